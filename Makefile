@@ -1,0 +1,60 @@
+# One word per chore. `make run` and `make test` set up what they need by themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+ARGS ?=
+
+.PHONY: help setup run test check clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
+
+help:  ## say what there is
+	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+setup: .venv/.ready  ## prepare .venv from uv.lock
+
+# A python that answers: a name on PATH may be a shim of a version that is not installed.
+.venv/.ready: pyproject.toml uv.lock
+	@python=$$(for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	    $$p -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1); print(sys.executable)' 2>/dev/null && break; done || true); \
+	[ -n "$$python" ] || { echo 'Bashd needs Python 3.11 or newer on PATH.' >&2; exit 1; }; \
+	uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+	    [ -x .venv-uv/bin/uv ] || { "$$python" -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv; }; \
+	    uv=.venv-uv/bin/uv; \
+	fi; \
+	"$$uv" sync --frozen --quiet --python "$$python"
+	@touch $@
+
+run: setup  ## set up, then start Bashd on 127.0.0.1:8080 with its own PostgreSQL
+	@exec .venv/bin/bashd serve $(ARGS)
+
+test: setup  ## set up, then run all tests
+	@.venv/bin/pytest $(ARGS)
+
+check: setup  ## format, lint, types, import contract
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+clean:  ## remove what setup and the checks made
+	rm -rf .venv .venv-uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+migrate.up: setup  ## bring the database's schema up to date
+	@.venv/bin/bashd migrate
+
+local.run: run  ## the same as run
+
+tests.run: test  ## the same as test
+
+docker.run:  ## build and start Bashd and PostgreSQL in containers
+	$(COMPOSE) up --build --detach
+
+docker.run.db:  ## start only PostgreSQL in a container
+	$(COMPOSE) up --detach postgres
+
+docker.run.migrate:  ## bring the schema of the database in the container up to date
+	$(COMPOSE) run --rm --entrypoint bashd bashd migrate
+
+docker.down:  ## stop and remove the containers
+	$(COMPOSE) down

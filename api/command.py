@@ -1,0 +1,184 @@
+"""A command as the API knows it: one record, the same whether it comes from a row or from a journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from protocol.status import FINAL
+from protocol.story import Story
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SCRIPT_IN_LIST = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Everything that is known of a command. Names are those of the table's columns."""
+
+    id: int
+    script: str
+    created_at: datetime
+    grace_s: float
+    output_limit_bytes: int
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    args: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    stdin: str | None = None
+    run_as: str | None = None
+    timeout_s: float | None = None  # None: no limit
+    leftovers: str = "kill"
+    merge_stderr: bool = False
+    handed_boot_id: str | None = None  # None while it only waits
+    status: str = "queued"
+    reason: str | None = None
+    exit_code: int | None = None  # None when a signal ended it, or nobody knows
+    signal: int | None = None
+    pid: int | None = None
+    worker_pid: int | None = None
+    paused: bool = False
+    started_at: datetime | None = None
+    stop_requested_at: datetime | None = None
+    ended_at: datetime | None = None
+    duration_s: float | None = None
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    truncated: dict[str, list[list[int]]] | None = None  # stream → missing ranges [from, to)
+    swept_group: int = 0
+    swept_escaped: int = 0
+    swept_left: int = 0
+    cpu_s: float | None = None
+    max_rss_bytes: int | None = None
+    evidence: dict[str, Any] | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+    def spec(self) -> dict[str, Any]:
+        """The first frame of its journal: what a worker needs, and what finds it again without the database."""
+        return {
+            "id": self.id,
+            "script": self.script,
+            "args": self.args,
+            "env": self.env,
+            "cwd": self.cwd,
+            "stdin": self.stdin,
+            "timeout_s": self.timeout_s,
+            "grace_s": self.grace_s,
+            "leftovers": self.leftovers,
+            "merge_stderr": self.merge_stderr,
+            "run_as": self.run_as,
+            "output_limit_bytes": self.output_limit_bytes,
+            "name": self.name,
+            "labels": self.labels,
+            "created_at_us": (self.created_at - EPOCH) // timedelta(microseconds=1),
+            "handed_boot_id": self.handed_boot_id,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> Command:
+        """The command whose journal begins with ``spec``."""
+        facts = dict(spec)
+        created_at = EPOCH + timedelta(microseconds=facts.pop("created_at_us"))
+        return cls(created_at=created_at, **facts)
+
+    def told_by(self, story: Story) -> Command:
+        """This command as its journal tells it."""
+        worker, bash, ended = story.worker or {}, story.bash or {}, story.ended or {}
+        swept, usage = ended.get("swept") or {}, ended.get("usage") or {}
+        status = ended.get("status") or ("running" if story.worker else self.status)
+        requested = (story.stopping or {}).get("requested_at_ns")
+        return replace(
+            self,
+            status=status,
+            reason=ended.get("reason"),
+            exit_code=ended.get("exit_code"),
+            signal=ended.get("signal"),
+            pid=bash.get("pid"),
+            worker_pid=worker.get("pid"),
+            paused=story.paused,
+            started_at=at(story.started_at_ns),
+            stop_requested_at=at(requested) if requested else self.stop_requested_at,
+            ended_at=at(story.ended_at_ns),
+            duration_s=ended.get("duration_s"),
+            stdout_bytes=story.stdout_bytes,
+            stderr_bytes=story.stderr_bytes,
+            truncated=_truncated(story),
+            swept_group=swept.get("group", 0),
+            swept_escaped=swept.get("escaped", 0),
+            swept_left=swept.get("left", 0),
+            cpu_s=usage.get("cpu_s"),
+            max_rss_bytes=usage.get("max_rss_bytes"),
+            evidence=_plain(ended.get("evidence")) if ended else _plain(story.unkillable),
+        )
+
+    def to_json(self, *, script_at_most: int | None = None) -> dict[str, Any]:
+        """The command as HTTP shows it. Every key is always there, none depends on now."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "labels": dict(sorted(self.labels.items())),
+            "status": self.status,
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "pid": self.pid,
+            "worker_pid": self.worker_pid,
+            "paused": self.paused,
+            "script": self.script if script_at_most is None else self.script[:script_at_most],
+            "args": self.args,
+            "cwd": self.cwd,
+            "run_as": self.run_as,
+            "timeout_s": self.timeout_s,
+            "grace_s": self.grace_s,
+            "leftovers": self.leftovers,
+            "merge_stderr": self.merge_stderr,
+            "created_at": _iso(self.created_at),
+            "started_at": _iso(self.started_at),
+            "stop_requested_at": _iso(self.stop_requested_at),
+            "ended_at": _iso(self.ended_at),
+            "duration_s": self.duration_s,
+            "stdout_bytes": self.stdout_bytes,
+            "stderr_bytes": self.stderr_bytes,
+            "truncated": self.truncated,
+            "swept": {"group": self.swept_group, "escaped": self.swept_escaped, "left": self.swept_left},
+            "usage": {"cpu_s": self.cpu_s, "max_rss_bytes": self.max_rss_bytes},
+            "evidence": self.evidence,
+        }
+
+
+def at(ns: int | None) -> datetime | None:
+    """Nanoseconds since the epoch as a time of microseconds, which is what PostgreSQL keeps."""
+    return None if ns is None else EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _truncated(story: Story) -> dict[str, list[list[int]]] | None:
+    if not story.missing:
+        return None
+    ranges: dict[str, list[list[int]]] = {"stdout": [], "stderr": []}
+    for one in story.missing:
+        ranges[one["stream"]].append([one["from"], one["to"]])
+    return ranges
+
+
+def _plain(value: Any) -> Any:
+    """Evidence in the form in which a jsonb column gives it back: sorted keys, no NUL, no lone surrogate."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return value

@@ -1,0 +1,157 @@
+"""What can be done with commands, without HTTP: accept, find, wait for, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from api.command import Command, at
+from api.handover import Handover, first_line
+from api.link import Link
+from api.live import Lives
+from api.models import CommandRequest
+from api.output import Output
+from api.problems import NotFound, Unavailable
+from api.store import DatabaseAway, Store
+
+DATABASE_WITHIN_S = 2.0
+
+T = TypeVar("T")
+
+
+class Commands:
+    """The use cases, for both APIs."""
+
+    def __init__(self, *, store: Store, lives: Lives, handover: Handover, link: Link, output: Output) -> None:
+        self._store = store
+        self._lives = lives
+        self._handover = handover
+        self._link = link
+        self.output = output
+        self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
+
+    async def add(self, request: CommandRequest) -> Command:
+        """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
+        created_at = at(time.time_ns())
+        assert created_at is not None
+        accepted = await self._handover.add(Command(id=0, created_at=created_at, **request.model_dump()))
+        return self._lives.shown(accepted)
+
+    async def get(self, command_id: int) -> Command:
+        """The command as it is now; raises ``NotFound``, or ``Unavailable`` for one that is not live."""
+        live = self._lives.get(command_id)
+        if live is not None:
+            return live.command
+        row = await self._ask_database(self._store.get(command_id))
+        if row is None:
+            raise NotFound(f"There is no command {command_id}.")
+        # It may have become live, or been recorded, while we asked.
+        return self._lives.shown(row)
+
+    async def wait(self, command: Command, seconds: float) -> Command:
+        """The command when it has ended, or as it is when the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not command.final:
+                    live = self._lives.get(command.id)
+                    if live is None:
+                        await self._lives.arrival()
+                    else:
+                        await live.change()
+                    command = live.command if live is not None else await self.get(command.id)
+        except TimeoutError:
+            return await self.get(command.id)
+        return command
+
+    async def started(self, command: Command) -> Command:
+        """A command that waits, once its turn has come or it was stopped."""
+        while command.handed_boot_id is None and not command.final:
+            await self._lives.arrival()
+            command = await self.get(command.id)
+        return command
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        offset: int = 0,
+        before_id: int | None = None,
+        status: str | None = None,
+        ascending: bool = False,
+    ) -> list[Command]:
+        """Commands as they are now, newest first unless ``ascending``."""
+        rows = await self._ask_database(
+            self._store.page(
+                limit=limit,
+                offset=offset,
+                before_id=before_id,
+                status=status,
+                live=self._lives.statuses(),
+                ascending=ascending,
+            )
+        )
+        return [self._lives.shown(row) for row in rows]
+
+    async def stop(self, command_id: int, signal: int, grace_s: float | None) -> Command:
+        """Stop a command, whatever state it is in; twice is harmless.
+
+        A waiting one ends without being started, a running one is told (returns when the supervisor has taken
+        the order), a final one stays as it is. Raises ``NotFound`` and ``Unavailable``.
+        """
+        requested_at_ns = time.time_ns() // 1000 * 1000
+        requested_at = at(requested_at_ns)
+        assert requested_at is not None
+        command = await self.get(command_id)
+        if command.final:
+            return command
+        if command.handed_boot_id is None:
+            stopped = await self._ask_database(self._store.stop_waiting(command_id, requested_at))
+            if stopped is not None:
+                self._handover.left_queue()
+                return stopped
+            command = await self.get(command_id)  # its turn came while we asked
+        live = self._lives.get(command_id)
+        if live is None or live.ended:
+            return command
+        own_grace = command.grace_s if grace_s is None else grace_s
+        await self._link.stop(command_id, signal, own_grace, requested_at_ns)
+        live.note_stop(requested_at)
+        return live.command
+
+    async def ready(self) -> dict[str, str]:
+        """What keeps us from accepting commands: part → why. Empty when nothing does."""
+        why: dict[str, str] = {}
+        if self._handover.draining:
+            why["draining"] = "Bashd is shutting down"
+        try:
+            await self._link.ping()
+        except Unavailable as problem:
+            why["supervisor"] = problem.detail
+        try:
+            await self._ask_database(self._store.ping(), within_s=1.5)
+        except Unavailable as problem:
+            why["postgres"] = problem.detail
+        if not self._handover.opened and "postgres" not in why:
+            why["postgres"] = self.startup_trouble or "the schema is being prepared"
+        return why
+
+    async def _ask_database(self, asking: Coroutine[Any, Any, T], within_s: float = DATABASE_WITHIN_S) -> T:
+        """What the database answers; raises ``Unavailable`` when it is away or silent."""
+        task = asyncio.ensure_future(asking)
+        # Not wait_for: cancelling a query of a server that hangs takes as long as the server hangs.
+        done, _ = await asyncio.wait({task}, timeout=within_s)
+        try:
+            if done:
+                return task.result()
+        except DatabaseAway as error:
+            raise Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}) from error
+        task.add_done_callback(_look_at_late_answer)
+        raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
+
+
+def _look_at_late_answer(task: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more; looked at, so that its exception is not reported as forgotten."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,185 @@
+"""Commands that are handed over and not yet recorded as final, followed through their journals.
+
+The journal is the truth about them: what is served here needs neither PostgreSQL nor the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from api.command import Command, at
+from api.store import STREAMS, Chunk
+from protocol import journal
+from protocol.places import Places
+from protocol.story import Story
+
+INDEX_EVERY_BYTES = 256 * 1024  # of journal, between two entries of the index
+FOLLOW_AT_ONCE_BYTES = 4 * 1024 * 1024  # of journal, read in one go before others get their turn
+_STREAM_OF = {journal.STDOUT: STREAMS["stdout"], journal.STDERR: STREAMS["stderr"]}
+
+
+class Mark:
+    """A place in a journal: the file position after a frame, and the bytes of each stream before it."""
+
+    __slots__ = ("file", "stderr", "stdout")
+
+    def __init__(self, file: int, stdout: int, stderr: int) -> None:
+        self.file = file
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def of(self, stream: int | None) -> int:
+        """Bytes of the stream (None: of both) before this place."""
+        return (self.stdout, self.stderr)[stream - 1] if stream else self.stdout + self.stderr
+
+
+class Live:
+    """One command and the story of its journal so far."""
+
+    def __init__(self, command: Command, path: str) -> None:
+        """Raises ``FileNotFoundError`` without a journal."""
+        self.command = command
+        self.story = Story()
+        self._reader = journal.Reader(path)
+        self._index = [Mark(journal.START, 0, 0)]
+        # Where the row stands; None until it has been compared with the database.
+        self.recorded: Mark | None = None
+        self.row: Command | None = None  # what of it was last recorded
+        self._changed: asyncio.Future[None] | None = None
+
+    @property
+    def id(self) -> int:
+        return self.command.id
+
+    @property
+    def ended(self) -> bool:
+        return self.story.ended is not None
+
+    def follow(self) -> bool:
+        """Read what is new; true when there may be more. Wakes those who wait in ``change``."""
+        before = self._reader.position
+        for frame in self._reader.frames(FOLLOW_AT_ONCE_BYTES):
+            self.story.apply(frame)
+            if frame.end - self._index[-1].file >= INDEX_EVERY_BYTES:
+                self._index.append(Mark(frame.end, self.story.stdout_bytes, self.story.stderr_bytes))
+        if self._reader.position == before:
+            return False
+        self.command = self.command.told_by(self.story)
+        self.wake()
+        return self._reader.position - before >= FOLLOW_AT_ONCE_BYTES
+
+    def note_stop(self, requested_at: datetime) -> None:
+        """Show that a stop was asked for, before the worker has written it down."""
+        if not self.ended and self.command.stop_requested_at is None:
+            self.command = replace(self.command, stop_requested_at=requested_at)
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        if self._changed is not None:
+            self._changed.set_result(None)
+            self._changed = None
+
+    async def change(self) -> None:
+        """Wait until something is new."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        # Shielded: one of many who wait may be cancelled.
+        await asyncio.shield(self._changed)
+
+    def mark_at(self, stream: int | None, offset: int) -> Mark:
+        """A place at or before ``offset`` bytes of the stream."""
+        index = bisect.bisect_right(self._index, offset, key=lambda mark: mark.of(stream))
+        return self._index[max(0, index - 1)]
+
+    def pieces(self, mark: Mark) -> Iterator[tuple[Chunk | None, Mark]]:
+        """The output after ``mark`` that has been followed, each piece with the place after it.
+
+        A missing range gives no chunk, only its place; the offsets go on behind it.
+        """
+        stdout, stderr = mark.stdout, mark.stderr
+        end = self._reader.position
+        reader = self._reader.again(mark.file)
+        for frame in reader.frames():
+            if frame.end > end:
+                return
+            stream = _STREAM_OF.get(frame.kind)
+            if stream is not None:
+                time = at(frame.time_ns)
+                assert time is not None
+                chunk = Chunk(stdout + stderr, stream, (stdout, stderr)[stream - 1], time, frame.payload)
+                if stream == 1:
+                    stdout += len(frame.payload)
+                else:
+                    stderr += len(frame.payload)
+                yield chunk, Mark(frame.end, stdout, stderr)
+            elif frame.kind == journal.MISSING:
+                facts = frame.facts()
+                if facts["stream"] == "stdout":
+                    stdout = facts["to"]
+                else:
+                    stderr = facts["to"]
+                yield None, Mark(frame.end, stdout, stderr)
+
+    @property
+    def followed(self) -> Mark:
+        """The place up to which the journal has been read."""
+        return Mark(self._reader.position, self.story.stdout_bytes, self.story.stderr_bytes)
+
+
+class Lives:
+    """All live commands of this API, by id."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._by_id: dict[int, Live] = {}
+        self._arrived: asyncio.Future[None] | None = None
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(list(self._by_id.values()))
+
+    def get(self, command_id: int) -> Live | None:
+        return self._by_id.get(command_id)
+
+    def running(self) -> int:
+        """How many have not ended."""
+        return sum(not live.ended for live in self._by_id.values())
+
+    def statuses(self) -> dict[int, str]:
+        """The status that each really has."""
+        return {live.id: live.command.status for live in self._by_id.values()}
+
+    def shown(self, command: Command) -> Command:
+        """The live state of a command whose row was read."""
+        live = self._by_id.get(command.id)
+        return live.command if live is not None else command
+
+    def add(self, command: Command) -> Live:
+        """Begin to follow a command's journal; raises ``FileNotFoundError`` without one."""
+        live = self._by_id[command.id] = Live(command, self._places.journal(command.id))
+        self.announce()
+        return live
+
+    def remove(self, live: Live) -> None:
+        """Stop following: its final row is committed, or it never was a command."""
+        del self._by_id[live.id]
+        live.wake()
+
+    def announce(self) -> None:
+        """Let those look again who wait for a command that is not live."""
+        if self._arrived is not None:
+            self._arrived.set_result(None)
+            self._arrived = None
+
+    async def arrival(self) -> None:
+        """Wait until some command becomes live or a waiting one ends."""
+        if self._arrived is None:
+            self._arrived = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._arrived)

@@ -1,0 +1,249 @@
+"""Bringing live commands into PostgreSQL: in batches, one commit for many, and nothing twice.
+
+Output is recorded at the latest a second after it was printed, an end at once. While PostgreSQL is away the journals
+keep everything; when it is back, everything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import replace
+
+from api.command import Command
+from api.live import Live, Lives, Mark
+from api.store import Chunk, DatabaseAway, Progress, Store
+from protocol.places import Places
+
+EVERY_S = 1.0
+TRY_AGAIN_S = (0.2, 2.0)  # while PostgreSQL is away: the first pause, doubled up to the last
+BATCH_BYTES = 8 * 1024 * 1024
+BATCH_COMMANDS = 500
+CHUNK_BYTES = 64 * 1024  # the longest row of output
+
+log = logging.getLogger("bashd.api")
+
+
+class Recorder:
+    """Writes what lives have to say. One batch at a time."""
+
+    def __init__(self, store: Store, lives: Lives, places: Places) -> None:
+        self._store = store
+        self._lives = lives
+        self._places = places
+        self._dirty: dict[int, None] = {}
+        self._ends: set[int] = set()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._hurry = False
+
+    def note(self, live: Live) -> None:
+        """A live command has something new to be recorded."""
+        if live.recorded is None:
+            return  # its row has not been compared yet; recovery notes it again
+        self._dirty[live.id] = None
+        self._idle.clear()
+        if live.ended:
+            self._ends.add(live.id)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Record for ever."""
+        pause_s = TRY_AGAIN_S[0]
+        while True:
+            await self._wait()
+            try:
+                await self._record_batch()
+                pause_s = TRY_AGAIN_S[0]
+            except DatabaseAway as error:
+                if pause_s == TRY_AGAIN_S[0]:
+                    log.error("PostgreSQL is away; journals keep what is to be recorded: %s", str(error).strip())
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, TRY_AGAIN_S[1])
+
+    async def finish(self) -> None:
+        """Returns when everything known now is recorded."""
+        for live in self._lives:
+            self.note(live)
+        self._hurry = True
+        self._wake.set()
+        await self._idle.wait()
+
+    async def _wait(self) -> None:
+        """Until an end is to be recorded, or a second has passed since something else was to be."""
+        while not self._dirty:
+            self._idle.set()
+            self._wake.clear()
+            await self._wake.wait()
+        deadline = asyncio.get_running_loop().time() + EVERY_S
+        while not self._ends and not self._hurry:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+
+    async def _record_batch(self) -> None:
+        ids = [*self._ends, *(one for one in self._dirty if one not in self._ends)][:BATCH_COMMANDS]
+        batch: list[tuple[Live, Progress, Mark]] = []
+        room = BATCH_BYTES
+        for command_id in ids:
+            live = self._lives.get(command_id)
+            if live is not None and live.recorded is not None and room > 0:
+                progress, mark = _progress(live, room)
+                room -= sum(len(chunk.bytes) for chunk in progress.chunks)
+                batch.append((live, progress, mark))
+            elif live is None:
+                self._done(command_id)
+        # A row that already says all there is to say needs no writing.
+        needed = [one for one in batch if one[1].command != one[0].row or one[1].chunks]
+        written = await self._store.record([progress for _, progress, _ in needed]) if needed else set()
+        for live, progress, mark in batch:
+            if live.id in written or progress.command == live.row:
+                self._recorded(live, progress.command, mark)
+            else:
+                await self.compare(live)
+
+    def _recorded(self, live: Live, command: Command, mark: Mark) -> None:
+        live.recorded, live.row = mark, command
+        if command.final:
+            self.forget(live)
+            _log_end(command)
+        if command.final or (mark.file == live.followed.file and not live.ended):
+            self._done(live.id)
+
+    def _done(self, command_id: int) -> None:
+        self._dirty.pop(command_id, None)
+        self._ends.discard(command_id)
+
+    def forget(self, live: Live) -> None:
+        """The final row is committed: the journal has done its work."""
+        for path in (self._places.journal(live.id), self._places.control(live.id)):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # its worker has removed it
+        self._lives.remove(live)
+
+    async def compare(self, live: Live) -> None:
+        """Read a command's row to learn where its recording stands; then it goes on from there."""
+        row = await self._store.get(live.id)
+        if row is None or row.final:
+            if row is None:
+                log.error("command %d has a journal and no row; its journal is removed", live.id)
+            # Else it was recorded by a commit whose answer was lost, or by an API before us.
+            self._done(live.id)
+            self.forget(live)
+            return
+        live.recorded, live.row = _place_of(row, live), row
+        self.note(live)
+
+
+def _place_of(row: Command, live: Live) -> Mark:
+    """The place in the journal after exactly what the row says is recorded.
+
+    Batches end where frames end, so there is one.
+    """
+    counts = (row.stdout_bytes, row.stderr_bytes)
+    mark = live.mark_at(None, sum(counts))
+    if (mark.stdout, mark.stderr) == counts:
+        return mark
+    for _, after in live.pieces(mark):
+        if (after.stdout, after.stderr) == counts:
+            return after
+    log.error("command %d: the journal and the recorded output disagree at %d and %d bytes", live.id, *counts)
+    return Mark(live.followed.file, *counts)
+
+
+def _progress(live: Live, room: int) -> tuple[Progress, Mark]:
+    """What is to be recorded of a command, at most about ``room`` bytes of output, and the place after it."""
+    assert live.recorded is not None
+    chunks = _Chunks()
+    mark = live.recorded
+    complete = True
+    for chunk, after in live.pieces(mark):
+        if chunks.total_bytes >= room:
+            complete = False
+            break
+        if chunk is not None:
+            chunks.add(chunk)
+        mark = after
+    command = live.command
+    if complete:
+        mark = live.followed
+    else:
+        # The end is told only with the last of the output.
+        command = replace(_unended(command), stdout_bytes=mark.stdout, stderr_bytes=mark.stderr)
+    return Progress(command, (live.recorded.stdout, live.recorded.stderr), chunks.all()), mark
+
+
+def _unended(command: Command) -> Command:
+    if not command.final:
+        return command
+    return replace(
+        command,
+        status="running",
+        reason=None,
+        exit_code=None,
+        signal=None,
+        ended_at=None,
+        duration_s=None,
+        evidence=None,
+    )
+
+
+class _Chunks:
+    """Pieces of output made into rows: joined where they follow each other, cut where they are too long."""
+
+    def __init__(self) -> None:
+        self._whole: list[Chunk] = []
+        self._first: Chunk | None = None  # of those being joined
+        self._parts: list[bytes] = []
+        self._joined_bytes = 0
+        self.total_bytes = 0
+
+    def add(self, chunk: Chunk) -> None:
+        self.total_bytes += len(chunk.bytes)
+        first = self._first
+        follows = first is not None and first.stream == chunk.stream
+        follows = follows and first is not None and first.position + self._joined_bytes == chunk.position
+        if not follows or self._joined_bytes + len(chunk.bytes) > CHUNK_BYTES:
+            self._flush()
+            self._first = chunk
+        self._parts.append(chunk.bytes)
+        self._joined_bytes += len(chunk.bytes)
+
+    def _flush(self) -> None:
+        if self._first is None:
+            return
+        joined = b"".join(self._parts)
+        for start in range(0, len(joined), CHUNK_BYTES):
+            first = self._first
+            part = joined[start : start + CHUNK_BYTES]
+            self._whole.append(Chunk(first.position + start, first.stream, first.offset + start, first.time, part))
+        self._first, self._parts, self._joined_bytes = None, [], 0
+
+    def all(self) -> list[Chunk]:
+        self._flush()
+        return self._whole
+
+
+def _log_end(command: Command) -> None:
+    log.info(
+        "command %d %s",
+        command.id,
+        command.status,
+        extra={
+            "facts": {
+                "command": command.id,
+                "status": command.status,
+                "reason": command.reason,
+                "exit_code": command.exit_code,
+                "signal": command.signal,
+                "duration_s": command.duration_s,
+            }
+        },
+    )

@@ -1,0 +1,135 @@
+"""What a new API does with what it finds: rows that were handed over, and journals.
+
+It runs at every start, so the path after a crash is the path of every day. Nothing runs twice, and nothing stays
+``running`` for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from enum import Enum
+
+from api.command import Command, now
+from api.handover import Handover
+from api.live import Live, Lives
+from api.recorder import Recorder
+from api.store import Store
+from protocol import journal
+from protocol.places import Places, command_ids
+
+log = logging.getLogger("bashd.api")
+
+
+class Journal(Enum):
+    """How far a command came, as its journal tells."""
+
+    NONE = "none"
+    UNTAKEN = "spec only, not locked"
+    AT_WORK = "locked, or taken by a worker whose end the supervisor sees to"
+    ENDED = "ended"
+
+
+class Action(Enum):
+    FOLLOW = "follow it and record what it says"
+    HAND_OVER = "write the journal if there is none, order a worker"
+    HOST_DIED = "lost: it may have run before the machine stopped"
+    JOURNAL_GONE = "lost: it ran, and nobody can know how it ended"
+
+
+def decide(found: Journal, *, same_boot: bool, row_running: bool) -> Action:
+    """The table: what is to be done for a row that is not final and was handed over."""
+    if found in (Journal.ENDED, Journal.AT_WORK):
+        return Action.FOLLOW
+    if found is Journal.NONE and row_running:
+        return Action.JOURNAL_GONE
+    return Action.HAND_OVER if same_boot else Action.HOST_DIED
+
+
+class Recovery:
+    """Finds what is live, first without the database, then with it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        lives: Lives,
+        recorder: Recorder,
+        handover: Handover,
+        places: Places,
+        boot_id: str,
+    ) -> None:
+        self._store = store
+        self._lives = lives
+        self._recorder = recorder
+        self._handover = handover
+        self._places = places
+        self._boot_id = boot_id
+        self._damaged: set[int] = set()  # commands whose journal tells nothing: they may have run
+
+    def follow_journals(self) -> None:
+        """Follow every journal there is: live reads and stops work even while PostgreSQL is away."""
+        for command_id in command_ids(self._places.journals):
+            try:
+                command = _command_of(self._places.journal(command_id))
+                if command is not None and command.id == command_id:
+                    live = self._lives.add(command)
+                    while live.follow():
+                        pass
+                    continue
+                path = self._places.journal(command_id)
+                log.error("journal %d does not begin with a whole spec; kept as %s.damaged", command_id, path)
+                os.rename(path, f"{path}.damaged")
+                self._damaged.add(command_id)
+            except FileNotFoundError:
+                continue  # a worker or supervisor of before has just done with it
+
+    async def compare_with_rows(self) -> None:
+        """Apply the table to every row that was handed over, and learn what waits. Raises when PostgreSQL is away."""
+        rows = await self._store.handed_over()
+        for row in rows:
+            await self._apply(row)
+        handed_over = {row.id for row in rows}
+        for live in self._lives:
+            if live.id not in handed_over and live.recorded is None:
+                await self._recorder.compare(live)
+        self._handover.open(await self._store.count_waiting())
+
+    async def _apply(self, row: Command) -> None:
+        live = self._lives.get(row.id)
+        may_have_run = row.status == "running" or row.id in self._damaged
+        same_boot = row.handed_boot_id == self._boot_id
+        action = decide(self._look(live), same_boot=same_boot, row_running=may_have_run)
+        match action:
+            case Action.FOLLOW:
+                assert live is not None
+                await self._recorder.compare(live)
+            case Action.HAND_OVER:
+                self._handover.hand_over(row)
+            case Action.HOST_DIED | Action.JOURNAL_GONE:
+                await self._store.finish_unstarted(row.id, "lost", action.name.lower(), now())
+                log.error("command %d is lost: %s", row.id, action.value)
+                if live is not None:
+                    self._recorder.forget(live)
+
+    def _look(self, live: Live | None) -> Journal:
+        if live is None:
+            return Journal.NONE
+        while live.follow():
+            pass
+        if live.ended:
+            return Journal.ENDED
+        if live.story.worker is not None:
+            return Journal.AT_WORK
+        try:
+            return Journal.AT_WORK if journal.is_locked(self._places.journal(live.id)) else Journal.UNTAKEN
+        except FileNotFoundError:
+            return Journal.NONE
+
+
+def _command_of(path: str) -> Command | None:
+    """The command that a journal's spec describes; None when the spec is not whole."""
+    with journal.Reader(path) as reader:
+        for frame in reader.frames():
+            return Command.from_spec(frame.facts()) if frame.kind == journal.SPEC else None
+    return None

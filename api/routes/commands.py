@@ -1,0 +1,92 @@
+"""``/v1/commands``: run, look, wait, stop, read the output."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse, Request
+from sanic import json as json_response
+
+from api.command import SCRIPT_IN_LIST
+from api.commands import Commands
+from api.models import MAX_ID, MAX_WAIT_S, Parameters, parse_command, parse_id, parse_stop
+from api.problems import Malformed, NotJson
+from api.store import STREAMS
+from protocol.config import Config
+from protocol.status import STATUSES
+
+
+def blueprint(commands: Commands, config: Config) -> Blueprint:
+    """The routes of the first API."""
+    routes = Blueprint("commands", url_prefix="/v1/commands")
+
+    @routes.post("/")
+    async def add(request: Request) -> HTTPResponse:
+        parameters = Parameters(request.args)
+        wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
+        parameters.done()
+        if "idempotency-key" in request.headers:
+            message = "is not supported by this version"
+            raise Malformed(f"Idempotency-Key {message}.", errors=[("Idempotency-Key", message)])
+        require_json(request)
+        command = await commands.add(parse_command(request.body, config))
+        if wait_s:
+            command = await commands.wait(command, wait_s)
+        return json_response(command.to_json(), 201, headers={"Location": f"/v1/commands/{command.id}"})
+
+    @routes.get("/")
+    async def page(request: Request) -> HTTPResponse:
+        parameters = Parameters(request.args)
+        limit = parameters.integer("limit", least=1, most=1000, default=50)
+        offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
+        cursor = parameters.integer("cursor", least=1, most=MAX_ID, default=0) or None
+        status = parameters.text("status", tuple(STATUSES))
+        parameters.done()
+        # One more than asked for tells whether there is a next page.
+        found = await commands.page(limit=limit + 1, offset=offset, before_id=cursor, status=status)
+        items = [command.to_json(script_at_most=SCRIPT_IN_LIST) for command in found[:limit]]
+        return json_response({"items": items, "next": str(found[limit - 1].id) if len(found) > limit else None})
+
+    @routes.get("/<command_id:str>")
+    async def get(request: Request, command_id: str) -> HTTPResponse:
+        parameters = Parameters(request.args)
+        wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
+        parameters.done()
+        command = await commands.get(parse_id(command_id))
+        if wait_s:
+            command = await commands.wait(command, wait_s)
+        return json_response(command.to_json())
+
+    @routes.post("/<command_id:str>/stop")
+    async def stop(request: Request, command_id: str) -> HTTPResponse:
+        Parameters(request.args).done()
+        if request.body.strip():
+            require_json(request)
+        wanted = parse_stop(request.body)
+        command = await commands.stop(parse_id(command_id), wanted.signal, wanted.grace_s)
+        return json_response(command.to_json())
+
+    @routes.get("/<command_id:str>/output")
+    async def output(request: Request, command_id: str) -> None:
+        parameters = Parameters(request.args)
+        stream = parameters.text("stream", ("both", *STREAMS)) or "both"
+        offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
+        limit = parameters.integer("limit", least=1, most=MAX_ID, default=0) or None
+        follow = parameters.flag("follow")
+        parameters.done()
+        command = await commands.get(parse_id(command_id))
+        if follow:
+            command = await commands.started(command)
+        response = await request.respond(content_type="application/octet-stream")
+        async for piece in commands.output.read(
+            command, stream=STREAMS.get(stream), offset=offset, limit=limit, follow=follow
+        ):
+            await response.send(piece)
+        await response.eof()
+
+    return routes
+
+
+def require_json(request: Request) -> None:
+    """Raises ``NotJson`` unless the body says that it is JSON."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise NotJson(f"The content type is {content_type or 'not given'}, it must be application/json.")

@@ -1,0 +1,198 @@
+"""The API process from its start to its end. Forked by the supervisor; it serves until it is told to close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import socket
+import time
+from typing import Any
+
+import psycopg
+
+from api import migrations
+from api.app import Application, build
+from api.commands import Commands
+from api.handover import Handover, first_line
+from api.link import Link
+from api.live import Lives
+from api.output import Output
+from api.recorder import Recorder
+from api.recovery import Recovery
+from api.store import DatabaseAway, Store
+from protocol.config import Config, boot_id
+from protocol.messages import Order, Report
+from protocol.places import Places
+from protocol.queue import Queue
+
+TICK_S = 1.0
+TRY_AGAIN_S = 0.2
+BACKLOG = 1024
+
+log = logging.getLogger("bashd.api")
+
+
+class Api:
+    """The parts of the API and how they are wired."""
+
+    def __init__(self, config: Config, orders: Queue[Order], reports: Queue[Report]) -> None:
+        places = Places(config.state_dir)
+        boot = boot_id()
+        self._config = config
+        self._store = Store(config.database_url, config.node_id)
+        self._lives = Lives(places)
+        self._link = Link(orders, reports)
+        self._recorder = Recorder(self._store, self._lives, places)
+        self._handover = Handover(
+            config, store=self._store, lives=self._lives, link=self._link, places=places, boot_id=boot
+        )
+        self._recovery = Recovery(
+            store=self._store,
+            lives=self._lives,
+            recorder=self._recorder,
+            handover=self._handover,
+            places=places,
+            boot_id=boot,
+        )
+        output = Output(self._store, self._lives)
+        self.commands = Commands(
+            store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._close_within_s = 1.0
+
+    async def start(self, app: Application) -> None:
+        """Before the first request: follow what is live, begin to take reports, look for the database."""
+        self._app = app
+        self._link.on_changed = self._follow
+        self._link.on_draining = self._drain
+        self._link.on_closing = self._begin_closing
+        self._recovery.follow_journals()
+        self._link.open()
+        await self._store.open()
+        for coroutine in (self._recover(), self._recorder.run(), self._handover.run(), self._tick()):
+            self._tasks.append(asyncio.get_running_loop().create_task(coroutine))
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self, _app: Application) -> None:
+        """After the last request: write what is unwritten, as far as the time reaches. The rest is in the journals."""
+        for live in self._lives:
+            while live.follow():
+                pass
+        if self._handover.opened:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._close_within_s):
+                    await self._recorder.finish()
+        self._link.close()
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(TimeoutError, *DatabaseAway):
+            async with asyncio.timeout(1):
+                await self._store.close()
+
+    async def _recover(self) -> None:
+        """Make the database ours and its rows true; until that has succeeded no command is accepted."""
+        while True:
+            try:
+                await asyncio.to_thread(migrations.apply, self._config.database_url)
+                if not await self._store.own():
+                    self.commands.startup_trouble = "another Bashd owns this database"
+                else:
+                    await self._recovery.compare_with_rows()
+                    log.info("ready")
+                    return
+            except DatabaseAway as error:
+                self.commands.startup_trouble = first_line(error)
+            except (migrations.SchemaTooNew, psycopg.Error) as error:
+                self.commands.startup_trouble = first_line(error)
+                log.error("the database cannot be used: %s", first_line(error))
+                await asyncio.sleep(5)
+            await asyncio.sleep(TRY_AGAIN_S)
+
+    def _follow(self, ids: tuple[int, ...]) -> None:
+        for command_id in ids:
+            live = self._lives.get(command_id)
+            if live is not None:
+                ended = live.ended
+                if live.follow():
+                    asyncio.get_running_loop().call_soon(self._follow, (command_id,))
+                self._recorder.note(live)
+                if live.ended and not ended:
+                    self._handover.ended()
+
+    async def _tick(self) -> None:
+        """Reports may be dropped, journals are not: while something runs, look once a second."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            while not len(self._lives):
+                await self._lives.arrival()
+            self._follow(tuple(live.id for live in self._lives))
+
+    def _drain(self) -> None:
+        self._handover.draining = True
+
+    def _begin_closing(self, within_s: float) -> None:
+        self._close_within_s = within_s
+        self._handover.draining = True
+        self._app.stop(terminate=True)
+
+
+def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Report]) -> int:
+    """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
+    _log_to_stderr(config.log_format)
+    api = Api(config, orders, reports)
+    app = build(config, api.commands)
+    app.before_server_start(api.start)
+    app.before_server_stop(api.stop)
+    app.run(
+        sock=socket.socket(fileno=socket_fd),
+        single_process=True,
+        motd=False,
+        access_log=False,
+        register_sys_signals=False,
+        backlog=BACKLOG,
+    )
+    return 0
+
+
+def _log_to_stderr(log_format: str) -> None:
+    line = logging.StreamHandler()
+    line.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[line], force=True)
+    log.setLevel(logging.INFO)
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    logging.getLogger("sanic.root").setLevel(logging.ERROR)
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+
+
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    facts: dict[str, Any] = getattr(record, "facts", {})
+    return facts
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_stamp(record)} {record.levelname.lower():5} api: {record.getMessage()}"
+        line += "".join(f" {name}={value}" for name, value in _facts(record).items() if value is not None)
+        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _stamp(record),
+            "level": record.levelname.lower(),
+            "process": "api",
+            "message": record.getMessage(),
+            **_facts(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

@@ -1,0 +1,359 @@
+"""Every SQL statement of the running service. Knows rows and commits, nothing of journals or HTTP.
+
+All methods raise ``psycopg.Error`` or ``psycopg_pool.PoolTimeout`` when PostgreSQL is away; after a connection lost
+during COMMIT the outcome is unknown, so every write is one that may be repeated.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row, tuple_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from api.command import Command
+
+DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database
+POOL_TIMEOUT_S = 2.0
+_COLUMNS = [one.name for one in fields(Command) if one.name != "paused"]
+_SELECT = f"select {', '.join(_COLUMNS)} from commands"  # noqa: S608  (our own column names)
+STREAMS = {"stdout": 1, "stderr": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive bytes of one stream."""
+
+    position: int  # bytes of both streams before it
+    stream: int  # 1 stdout, 2 stderr
+    offset: int  # bytes of its stream before it
+    time: datetime
+    bytes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is to be recorded of one command: its row as it is now, and the output since the last time."""
+
+    command: Command  # its stdout_bytes and stderr_bytes are those after the chunks
+    recorded: tuple[int, int]  # stdout and stderr bytes that the row should have now
+    chunks: list[Chunk]
+
+
+class Store:
+    """The database, through a pool that belongs to this process and one event loop."""
+
+    def __init__(self, conninfo: str, node_id: str) -> None:
+        self._node_id = node_id
+        self._owner: AsyncConnection[Any] | None = None
+        self._conninfo = conninfo
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            min_size=1,
+            max_size=8,
+            open=False,
+            check=AsyncConnectionPool.check_connection,
+            reconnect_timeout=2,
+            timeout=POOL_TIMEOUT_S,
+            max_idle=3600,
+            kwargs={"autocommit": True, "row_factory": tuple_row},
+            name="bashd",
+        )
+
+    async def open(self) -> None:
+        """Start the pool; connections come when the server answers."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close every connection. What was not committed is not written."""
+        if self._owner is not None:
+            await self._owner.close()
+        await self._pool.close(timeout=1)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._pool.connection() as connection:
+            yield connection
+
+    async def own(self) -> bool:
+        """Become the one Bashd of this database; false while another one is. Holds until the connection ends."""
+        if self._owner is not None and not self._owner.closed:
+            return True
+        connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=2)
+        row = await (await connection.execute("select pg_try_advisory_lock(%s)", [OWNER_LOCK])).fetchone()
+        if row is None or not row[0]:
+            await connection.close()
+            return False
+        self._owner = connection
+        return True
+
+    async def ping(self) -> None:
+        """One round trip; raises when the database is away."""
+        async with self._connection() as connection:
+            await connection.execute("select 1")
+
+    # Adding
+
+    async def reserve_ids(self, count: int) -> list[int]:
+        """The next ids, ascending, above all that were reserved before. Ids that are not used leave gaps."""
+        sql = "select nextval(pg_get_serial_sequence('commands', 'id')) from generate_series(1, %s)"
+        async with self._connection() as connection:
+            return sorted(row[0] for row in await (await connection.execute(sql, [count])).fetchall())
+
+    async def add(self, commands: list[Command]) -> None:
+        """Insert these, all or none, in one commit. One that is there already is left as it is."""
+        sql = """
+            insert into commands (
+                id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
+                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at)
+            select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
+                run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at
+            from jsonb_to_recordset(%s) as x (
+                id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
+                stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
+                output_limit_bytes bigint, created_at timestamptz)
+            order by id
+            on conflict (id) do nothing
+        """
+        rows = [
+            {
+                "id": one.id,
+                "handed_boot_id": one.handed_boot_id,
+                "name": one.name,
+                "labels": one.labels,
+                "script": one.script,
+                "args": one.args,
+                "env": one.env,
+                "cwd": one.cwd,
+                "stdin": None if one.stdin is None else base64.b64encode(one.stdin.encode()).decode(),
+                "run_as": one.run_as,
+                "timeout_s": one.timeout_s,
+                "grace_s": one.grace_s,
+                "leftovers": one.leftovers,
+                "merge_stderr": one.merge_stderr,
+                "output_limit_bytes": one.output_limit_bytes,
+                "created_at": one.created_at.isoformat(),
+            }
+            for one in commands
+        ]
+        async with self._connection() as connection:
+            await connection.execute(sql, [self._node_id, Jsonb(rows)])
+
+    async def refuse(self, ids: list[int]) -> None:
+        """Rows whose commit came after their client had been told 503: they never run."""
+        sql = """
+            update commands set status = 'stopped', reason = 'not_accepted', ended_at = created_at
+            where id = any(%s) and ended_at is null and pid is null
+        """
+        async with self._connection() as connection:
+            await connection.execute(sql, [ids])
+
+    # The queue
+
+    async def hand_over(self, boot_id: str, count: int) -> list[Command]:
+        """Mark the next waiting commands, in the order of their ids, as handed over in this boot."""
+        sql = f"""
+            update commands set handed_boot_id = %s where id in (
+                select id from commands
+                where ended_at is null and handed_boot_id is null and node_id = %s order by id limit %s)
+            returning {", ".join(_COLUMNS)}
+        """  # noqa: S608  (our own column names)
+        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(sql, [boot_id, self._node_id, count])
+            return sorted((_command(row) for row in await cursor.fetchall()), key=lambda one: one.id)
+
+    async def count_waiting(self) -> int:
+        """How many wait for their turn."""
+        sql = """
+            select count(*) from commands where ended_at is null and handed_boot_id is null and node_id = %s
+        """
+        async with self._connection() as connection:
+            row = await (await connection.execute(sql, [self._node_id])).fetchone()
+            return int(row[0]) if row else 0
+
+    async def stop_waiting(self, command_id: int, at: datetime) -> Command | None:
+        """End a command that only waits, without starting it. None when it does not wait (any more)."""
+        sql = f"""
+            update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s
+            where id = %s and ended_at is null and handed_boot_id is null
+            returning {", ".join(_COLUMNS)}
+        """  # noqa: S608  (our own column names)
+        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            row = await (await cursor.execute(sql, [at, at, command_id])).fetchone()
+            return _command(row) if row else None
+
+    # Recording
+
+    async def record(self, batch: list[Progress]) -> set[int]:
+        """Write these in one commit; returns the ids whose row was where we thought it was.
+
+        The others are left as they are, to be read again: output is appended by compare-and-set, so it is
+        never there twice, and a final row never changes.
+        """
+        update = """
+            update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
+                pid = x.pid, worker_pid = x.worker_pid, started_at = x.started_at,
+                stop_requested_at = x.stop_requested_at, ended_at = x.ended_at, duration_s = x.duration_s,
+                stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
+                swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
+                cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence
+            from jsonb_to_recordset(%s) as x (
+                id bigint, status text, reason text, exit_code int, signal int, pid int, worker_pid int,
+                started_at timestamptz, stop_requested_at timestamptz, ended_at timestamptz, duration_s float8,
+                stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
+                swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb,
+                recorded_stdout bigint, recorded_stderr bigint)
+            where commands.id = x.id and commands.ended_at is null
+                and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
+            returning commands.id
+        """
+        insert = """
+            insert into output (command_id, position, stream, "offset", time, bytes)
+            select * from unnest(
+                %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::timestamptz[], %b::bytea[])
+        """
+        async with self._connection() as connection, connection.transaction():
+            cursor = await connection.execute(update, [Jsonb([_progress_row(one) for one in batch])])
+            written = {row[0] for row in await cursor.fetchall()}
+            chunks = [(one.command.id, chunk) for one in batch if one.command.id in written for chunk in one.chunks]
+            if chunks:
+                columns = (
+                    [command_id for command_id, _ in chunks],
+                    [chunk.position for _, chunk in chunks],
+                    [chunk.stream for _, chunk in chunks],
+                    [chunk.offset for _, chunk in chunks],
+                    [chunk.time for _, chunk in chunks],
+                    [chunk.bytes for _, chunk in chunks],
+                )
+                await connection.execute(insert, columns)
+        return written
+
+    async def finish_unstarted(self, command_id: int, status: str, reason: str, at: datetime) -> None:
+        """Record the end of a command of which no journal tells."""
+        sql = """
+            update commands set status = %s, reason = %s, ended_at = %s where id = %s and ended_at is null
+        """
+        async with self._connection() as connection:
+            await connection.execute(sql, [status, reason, at, command_id])
+
+    # Reading
+
+    async def get(self, command_id: int) -> Command | None:
+        """One row, or None."""
+        found = await self.get_many([command_id])
+        return found[0] if found else None
+
+    async def get_many(self, ids: list[int]) -> list[Command]:
+        """The rows of these ids, as many as there are."""
+        return await self._select(f"{_SELECT} where id = any(%s)", [ids])
+
+    async def handed_over(self) -> list[Command]:
+        """What a new API finds: commands of this node that are neither waiting nor final."""
+        sql = f"{_SELECT} where ended_at is null and handed_boot_id is not null and node_id = %s order by id"
+        return await self._select(sql, [self._node_id])
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        before_id: int | None = None,
+        offset: int = 0,
+        status: str | None = None,
+        live: dict[int, str] | None = None,
+        ascending: bool = False,
+    ) -> list[Command]:
+        """Commands by id, newest first unless ``ascending``.
+
+        ``live`` gives the status that running commands really have: their rows may be a second behind.
+        """
+        conditions: list[str] = []
+        values: list[Any] = []
+        if before_id is not None:
+            conditions.append("id < %s")
+            values.append(before_id)
+        if status is not None:
+            live = live or {}
+            conditions.append("((status = %s and not id = any(%s)) or id = any(%s))")
+            values += [status, list(live), [one for one, now in live.items() if now == status]]
+        where = f"where {' and '.join(conditions)}" if conditions else ""
+        order = "asc" if ascending else "desc"
+        sql = f"{_SELECT} {where} order by id {order} limit %s offset %s"
+        return await self._select(sql, [*values, limit, offset])
+
+    async def _select(self, sql: str, values: list[Any]) -> list[Command]:
+        async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(sql, values)
+            return [_command(row) for row in await cursor.fetchall()]
+
+    async def output(self, command_id: int, *, from_position: int, stream: int | None, count: int) -> list[Chunk]:
+        """The next chunks at or after ``from_position``, of one stream or both, in recorded order."""
+        sql = """
+            select position, stream, "offset", time, bytes from output
+            where command_id = %s and position >= %s and (%s::smallint is null or stream = %s)
+            order by position limit %s
+        """
+        async with self._connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(sql, [command_id, from_position, stream, stream, count])
+            return [Chunk(*row) for row in await cursor.fetchall()]
+
+    async def first_position(self, command_id: int, *, stream: int | None, offset: int) -> int | None:
+        """The position of the first chunk that reaches beyond ``offset`` bytes of the stream (or of both)."""
+        sql = """
+            select min(position) from output
+            where command_id = %s and case when %s::smallint is null then position + length(bytes) > %s
+                else stream = %s and "offset" + length(bytes) > %s end
+        """
+        async with self._connection() as connection:
+            values = [command_id, stream, offset, stream, offset]
+            row = await (await connection.execute(sql, values)).fetchone()
+            return None if row is None or row[0] is None else int(row[0])
+
+    async def tails(self, ids: list[int], tail_bytes: int) -> dict[int, list[Chunk]]:
+        """For each command the chunks, both streams, that hold its last ``tail_bytes``."""
+        sql = """
+            select o.command_id, o.position, o.stream, o."offset", o.time, o.bytes
+            from commands c join output o on o.command_id = c.id
+            where c.id = any(%s) and o.position + length(o.bytes) > c.stdout_bytes + c.stderr_bytes - %s
+            order by o.command_id, o.position
+        """
+        found: dict[int, list[Chunk]] = {}
+        async with self._connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(sql, [ids, tail_bytes])
+            for command_id, *chunk in await cursor.fetchall():
+                found.setdefault(command_id, []).append(Chunk(*chunk))
+        return found
+
+
+def _progress_row(one: Progress) -> dict[str, Any]:
+    command = one.command
+    row: dict[str, Any] = {
+        name: getattr(command, name)
+        for name in (
+            "id", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "duration_s", "stdout_bytes",
+            "stderr_bytes", "truncated", "swept_group", "swept_escaped", "swept_left", "cpu_s", "max_rss_bytes",
+            "evidence",
+        )
+    }  # fmt: skip
+    for name in ("started_at", "stop_requested_at", "ended_at"):
+        time = getattr(command, name)
+        row[name] = None if time is None else time.isoformat()
+    row["recorded_stdout"], row["recorded_stderr"] = one.recorded
+    return row
+
+
+def _command(row: dict[str, Any]) -> Command:
+    if row["stdin"] is not None:
+        row["stdin"] = bytes(row["stdin"]).decode()
+    return Command(**row)

@@ -1,0 +1,56 @@
+"""What the supervisor tells a worker over the command's control pipe, and the worker the supervisor in reports.
+
+Both are named pipes in the state directory, so both ways outlive either side. A control message is one line
+of JSON, a report a fixed record; each is one write of at most 4,096 bytes, which a pipe never tears (pipe(7)).
+"""
+
+import errno
+import json
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_REPORT = struct.Struct("<q")  # the id of a command whose journal has something new
+
+
+def send_stop(path: str, *, signal: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> bool:
+    """Tell the worker behind the control pipe to stop its command. False: nobody reads there (yet, or any more)."""
+    stop = {"signal": signal, "grace_s": grace_s, "reason": reason, "requested_at_ns": requested_at_ns}
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO):
+            return False
+        raise
+    try:
+        os.write(fd, json.dumps(stop).encode() + b"\n")
+    except (BlockingIOError, BrokenPipeError):
+        return False  # full: the worker is not reading; or it went away this moment
+    finally:
+        os.close(fd)
+    return True
+
+
+def parse_control(text: bytes) -> "list[dict[str, Any]]":
+    """The stops in what was read from a control pipe: whole lines, since each was one write."""
+    return [json.loads(line) for line in text.splitlines() if line]
+
+
+def report_changed(fd: int, command_id: int) -> bool:
+    """Tell the supervisor that a journal has something new. False: the pipe is full and the report is dropped.
+
+    Nothing is lost by that: the journal holds the truth, and the worker's end is seen without a report.
+    """
+    try:
+        os.write(fd, _REPORT.pack(command_id))
+    except (BlockingIOError, BrokenPipeError):
+        return False
+    return True
+
+
+def parse_reports(buffer: bytes) -> "list[int]":
+    """The ids in what was read from the reports pipe, each once, in order of first appearance."""
+    return list(dict.fromkeys(command_id for (command_id,) in _REPORT.iter_unpack(buffer)))

@@ -1,0 +1,175 @@
+"""What Linux tells and offers about processes and the standard library does not, or not cheaply.
+
+Facts of /proc are from proc_pid_stat(5) and proc_tid_children(5), the prctl numbers from linux/prctl.h.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, argument: int) -> None:
+    """prctl(2) with one argument; raises ``OSError``."""
+    if _libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}, {argument}): {os.strerror(error)}")
+
+
+def die_with_parent(parent_pid: int, with_signal: int = signal.SIGKILL) -> None:
+    """Have the kernel send us ``with_signal`` when our parent ends; ends us now if it has ended already.
+
+    To be called by the child, in its main thread, after any change of user (which clears it).
+    """
+    prctl(PR_SET_PDEATHSIG, with_signal)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+class Title:
+    """The process's title: what ``/proc/<pid>/cmdline`` and ``ps`` show, written over the arguments of exec.
+
+    Forked children inherit the place, and each writes its own.
+    """
+
+    def __init__(self) -> None:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        self._start = int(fields[45])  # arg_start, field 48 of the line
+        self._room = int(fields[46]) - self._start  # up to arg_end, field 49
+
+    def set(self, title: str) -> None:
+        """Show ``title``, cut to the room there is."""
+        text = title.encode()[: self._room - 1]
+        # NUL to the end: the kernel reads on into the environment unless the last byte is one.
+        ctypes.memmove(self._start, text + bytes(self._room - len(text)), self._room)
+        _libc.prctl(PR_SET_NAME, ctypes.c_char_p(text), 0, 0, 0)
+
+
+class Process:
+    """One process as ``/proc`` shows it at one moment. ``start_time`` in clock ticks after boot."""
+
+    __slots__ = ("comm", "pgid", "pid", "ppid", "sid", "start_time", "state")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        self.pid = pid
+        name, _, rest = stat.partition(b"(")[2].rpartition(b")")
+        self.comm = name.decode(errors="replace")
+        fields = rest.split()
+        self.state = fields[0].decode()
+        self.ppid = int(fields[1])
+        self.pgid = int(fields[2])
+        self.sid = int(fields[3])
+        self.start_time = int(fields[19])
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in "ZX"
+
+
+def process(pid: int) -> "Process | None":
+    """What ``/proc`` says of ``pid`` now; None when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return Process(pid, os.read(fd, 4096))
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def all_pids() -> "list[int]":
+    """Every process we can see."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+_HAS_CHILDREN_FILE = os.path.exists("/proc/thread-self/children")  # needs CONFIG_PROC_CHILDREN
+
+
+def own_children() -> "list[int]":
+    """The children of this single-threaded process, zombies included."""
+    if not _HAS_CHILDREN_FILE:
+        return children(os.getpid())
+    fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while chunk := os.read(fd, 65536):
+            text += chunk
+    finally:
+        os.close(fd)
+    return [int(pid) for pid in text.split()]
+
+
+def children(pid: int) -> "list[int]":
+    """The children of all threads of ``pid``. A list taken while they come and go may miss some."""
+    if not _HAS_CHILDREN_FILE:
+        found = [process(candidate) for candidate in all_pids()]
+        return [child.pid for child in found if child and child.ppid == pid]
+    pids: list[int] = []
+    try:
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{tid}/children", "rb") as file:
+                pids += [int(child) for child in file.read().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it ended while we looked: its children have another parent now
+    return pids
+
+
+def descendants(roots: "list[int]") -> "list[Process]":
+    """``roots`` and everything below them that is not a zombie, parents before children."""
+    found: list[Process] = []
+    seen: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        if pid in seen:
+            continue
+        seen.add(pid)
+        one = process(pid)
+        if one is None:
+            continue
+        if one.alive:
+            found.append(one)
+            waiting += children(pid)
+    return found
+
+
+def has_mark(pid: int, mark: bytes) -> bool:
+    """True when ``mark`` (NAME=value) stands in the environment that ``pid`` was started with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark in file.read().split(b"\0")
+    except OSError:
+        return False  # gone, or another user's: then it cannot be told
+
+
+def command_line(pid: int) -> bytes:
+    """The arguments of ``pid``, separated by NUL; empty for a zombie or one that is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def sealed_memfd(name: str, content: bytes) -> int:
+    """A descriptor (close-on-exec) on an anonymous file whose content nobody can change any more."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd

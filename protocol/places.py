@@ -1,0 +1,43 @@
+"""Where things lie in the state directory: the only place that knows these names."""
+
+import os
+
+
+class Places:
+    """The paths below one state directory. Knows names only: nothing is opened or created here."""
+
+    def __init__(self, state_dir: str) -> None:
+        self.state_dir = state_dir
+        self.lock = os.path.join(state_dir, "lock")
+        self.token = os.path.join(state_dir, "token")
+        self.node_id = os.path.join(state_dir, "node_id")
+        self.reports = os.path.join(state_dir, "reports")
+        self.journals = os.path.join(state_dir, "journals")
+        self.controls = os.path.join(state_dir, "controls")
+        self.left = os.path.join(state_dir, "left")
+        self.work = os.path.join(state_dir, "work")
+        self.postgres = os.path.join(state_dir, "postgres")
+
+    def journal(self, command_id: int) -> str:
+        """The command's journal: present from the hand-over until its final row is committed."""
+        return os.path.join(self.journals, str(command_id))
+
+    def control(self, command_id: int) -> str:
+        """The named pipe on which the command's worker takes stops and signals."""
+        return os.path.join(self.controls, str(command_id))
+
+    def left_file(self, command_id: int) -> str:
+        """The file whose lock a worker holds while it stays as the parent of what a final command left."""
+        return os.path.join(self.left, str(command_id))
+
+    def directory(self, command_id: int) -> str:
+        """The working directory of a command that asked for none."""
+        return os.path.join(self.work, str(command_id))
+
+
+def command_ids(directory: str) -> list[int]:
+    """The ids that have a file in ``directory`` (journals, controls, left or work), ascending.
+
+    Temporary and foreign names are passed over.
+    """
+    return sorted(int(name) for name in os.listdir(directory) if name.isascii() and name.isdigit())

@@ -1,0 +1,179 @@
+"""What dead workers left: found, killed and counted, until nobody is left; then the end is recorded.
+
+The orphans of a dead worker come to the supervisor (a subreaper) or, when the worker had been adopted, to init.
+Re-parenting raises no signal, so they are looked for. After a crash of init too they go to the machine's first
+process; there the proven group and the mark in their environment find all but those that cleared it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocol import journal, linux, story
+from protocol.places import Places, command_ids
+from supervisor.child import PendingStop
+from worker.tree import kill_proven
+
+ROUND_PAUSE_S = (0.002, 1.0)  # between two rounds of killing: doubled up to the last
+
+
+@dataclass
+class Fallen:
+    """A command whose worker died before it could record the end."""
+
+    id: int
+    story: story.Story
+    adopted: bool  # its orphans may be init's or the machine's, not ours
+    status: int | None  # the worker's wait status, if we know it
+    taken_over: PendingStop | None = None  # we killed the worker to carry out this stop
+    bash_status: int | None = None  # wait status, when bash came to us
+    seen: dict[tuple[int, int], bool] = field(default_factory=dict)  # (pid, start time) → in the group
+    next_round: float = 0.0
+    pause_s: float = ROUND_PAUSE_S[0]
+
+    @property
+    def group(self) -> int | None:
+        return self.story.bash["pid"] if self.story.bash else None
+
+    def owns(self, one: linux.Process) -> bool:
+        """True when ``one`` is proven to come from this command, wherever it hangs now.
+
+        Group and session keep their numbers from reuse as long as a member lives; the start time and the mark
+        guard against numbers that came round after the last one had gone.
+        """
+        assert self.story.worker is not None
+        if one.start_time < self.story.worker["start_time"]:
+            return False
+        if one.pid == self.group and self.story.bash is not None:
+            return one.start_time == int(self.story.bash["start_time"])
+        marked = linux.has_mark(one.pid, b"BASHD_COMMAND_ID=%d" % self.id)
+        ours = one.pgid == self.group or one.sid == self.story.worker["pid"]
+        return marked and (ours or not _has_live_worker(one))
+
+
+def _has_live_worker(one: linux.Process) -> bool:
+    """True when a living worker is above ``one``: then it is that worker's, of this Bashd or another."""
+    ancestor: linux.Process | None = one
+    while ancestor is not None and ancestor.ppid > 1:
+        if linux.command_line(ancestor.ppid).startswith((b"bashd: worker", b"bashd: left")):
+            return True
+        ancestor = linux.process(ancestor.ppid)
+    return False
+
+
+def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_known: set[int]) -> bool:
+    """Send KILL to everything the fallen left; false when nobody is left.
+
+    ``known`` are our own children that are no orphans, ``init_known`` those of init.
+    """
+    roots = [pid for pid in linux.own_children() if pid not in known]
+    if any(one.adopted for one in fallen):
+        roots += [pid for pid in linux.children(init_pid) if pid not in init_known]
+    orphans = linux.descendants(roots)
+    parents = {os.getpid(), init_pid} | {one.pid for one in orphans}
+    elsewhere = _elsewhere(fallen, parents)
+    for one in orphans:
+        kill_proven(one, parents)
+    for one in elsewhere:
+        kill_proven(one, {one.ppid})
+    for one in orphans + elsewhere:
+        _count(one, fallen)
+    return bool(orphans or elsewhere)
+
+
+def _elsewhere(fallen: list[Fallen], searched: set[int]) -> list[linux.Process]:
+    """What is proven to come from an adopted worker and hangs below none of us."""
+    adopted = [one for one in fallen if one.adopted]
+    if not adopted:
+        return []
+    found = [linux.process(pid) for pid in linux.all_pids() if pid not in searched]
+    return [one for one in found if one is not None and one.alive and any(each.owns(one) for each in adopted)]
+
+
+def _count(one: linux.Process, fallen: list[Fallen]) -> None:
+    """Remember a killed process for the record of the command that it came from."""
+    for each in fallen:
+        if one.pgid == each.group:
+            each.seen[one.pid, one.start_time] = True
+            return
+    for each in fallen:
+        if len(fallen) == 1 or linux.has_mark(one.pid, b"BASHD_COMMAND_ID=%d" % each.id):
+            each.seen[one.pid, one.start_time] = False
+            return
+
+
+def left_worker_pids(places: Places) -> set[int]:
+    """The workers that stay as parents of what a final command left on purpose."""
+    pids = set()
+    for command_id in command_ids(places.left):
+        try:
+            with open(places.left_file(command_id), "rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    pids.add(int(file.read() or b"0"))
+        except FileNotFoundError:
+            pass  # it has just ended
+    return pids
+
+
+def conclude(one: Fallen, path: str, at_ns: int) -> bool:
+    """Write how the command ended, as its dead worker's heir. False: somebody else holds the journal.
+
+    Raises ``OSError`` when the disk is full, with the journal as it was.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # recorded and deleted meanwhile
+    try:
+        if not journal.lock(fd):
+            return False
+        now, position = story.read(path)
+        if now.ended is None:
+            writer = journal.Writer(fd, position)
+            writer.append_facts(journal.ENDED, max(at_ns, now.last_time_ns), _ending(one, at_ns))
+        return True
+    finally:
+        os.close(fd)
+
+
+def _ending(one: Fallen, at_ns: int) -> dict[str, Any]:
+    started_at_ns = one.story.started_at_ns
+    in_group = sum(in_group for (pid, _), in_group in one.seen.items() if pid != one.group)
+    escaped = sum(not in_group for in_group in one.seen.values())
+    code = None if one.bash_status is None else os.waitstatus_to_exitcode(one.bash_status)
+    ending: dict[str, Any] = {
+        "status": "lost",
+        "reason": "worker_died",
+        "exit_code": None,
+        "signal": None,
+        "swept": {"group": in_group, "escaped": escaped, "left": 0},
+        "usage": None,
+        "evidence": _evidence(one),
+        "duration_s": None if started_at_ns is None else round(max(0, at_ns - started_at_ns) / 1e9, 6),
+    }
+    if one.taken_over is not None:
+        # We know what happened: the worker was silent, so we ended it and the command ourselves.
+        reason = one.taken_over.reason
+        ending["status"] = "failed" if reason == "timeout" else "stopped"
+        ending["reason"] = reason
+        if code is not None:
+            ending["exit_code" if code >= 0 else "signal"] = abs(code)
+    return ending
+
+
+def _evidence(one: Fallen) -> dict[str, Any]:
+    worker = one.story.worker or {}
+    evidence: dict[str, Any] = {"worker_pid": worker.get("pid")}
+    if one.status is not None:
+        code = os.waitstatus_to_exitcode(one.status)
+        evidence["worker_exit_code" if code >= 0 else "worker_signal"] = abs(code)
+    if one.story.crash is not None:
+        evidence["traceback"] = one.story.crash
+    if one.taken_over is not None:
+        evidence["worker"] = "silent: the supervisor carried out the stop"
+    return evidence

@@ -1,0 +1,230 @@
+"""init: the first process of Bashd, PID 1 in a container, and deliberately almost nothing.
+
+It holds the state directory's lock and the listening socket, passes signals on, reaps, and keeps two children
+alive: the supervisor and, if the database is embedded, the postmaster. When PID 1 of a container dies the kernel
+kills everything in it, so whatever does real work, and could fail at it, is a child.
+"""
+
+import os
+import select
+import signal
+import time
+import traceback
+
+from protocol import linux
+from protocol.config import Config
+from supervisor.log import Log
+from supervisor.restart import Restart
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+POSTMASTER_STOP_S = 2.0  # after that SIGQUIT: it recovers at its next start
+
+
+class Kept:
+    """A child that is started again whenever it ends."""
+
+    def __init__(self, name: str, start: "Callable[[], int]") -> None:
+        self.name = name
+        self.pid: int | None = None
+        self.restart = Restart()
+        self._start = start
+
+    def start(self) -> None:
+        """Start it now."""
+        self.restart.started()
+        self.pid = self._start()
+
+    def ended(self) -> None:
+        """Note that it ended."""
+        self.pid = None
+        self.restart.ended()
+
+
+class Init:
+    """The state of the first process."""
+
+    def __init__(self, config: Config, *, lock_fd: int, socket_fd: int) -> None:
+        self._config = config
+        self._lock_fd = lock_fd
+        self._socket_fd = socket_fd
+        self._log = Log("init", config.log_format)
+        self._title = linux.Title()
+        self._wake_fd = -1
+        self._wake_writer = -1
+        self._shutdown_signals = 0
+        self._shutdown_at: float | None = None
+        self._supervisor = Kept("supervisor", self._fork_supervisor)
+        self._postmaster = Kept("postmaster", self._fork_postmaster) if config.postgres_argv else None
+
+    def run(self) -> int:
+        """Keep the children alive until a signal tells us to go; returns the exit status."""
+        self._title.set("bashd: init")
+        self._listen_to_signals()
+        if os.getpid() != 1:
+            linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        while self._shutdown_at is None:
+            self._start_what_is_due()
+            self._wait(self._next_start())
+            self._reap()
+        return self._shut_down()
+
+    def _listen_to_signals(self) -> None:
+        """From here on signals are noted. They were blocked since the launcher began, so none was lost."""
+        self._wake_fd, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        for number in (*SHUTDOWN_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, _only_wake)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+    @property
+    def _kept(self) -> list[Kept]:
+        return [self._supervisor] + ([self._postmaster] if self._postmaster else [])
+
+    def _start_what_is_due(self) -> None:
+        now = time.monotonic()
+        for child in self._kept:
+            if child.pid is None and now >= child.restart.start_at:
+                try:
+                    child.start()
+                except OSError as error:  # no process to be had now: like one that died at once
+                    self._log.error(f"cannot start the {child.name}", error=error)
+                    child.ended()
+
+    def _next_start(self) -> "float | None":
+        return min((child.restart.start_at for child in self._kept if child.pid is None), default=None)
+
+    def _wait(self, until: "float | None") -> None:
+        """Sleep until a signal comes or ``until`` (monotonic) is reached, and note the signals."""
+        timeout_ms = None if until is None else max(0, int((until - time.monotonic()) * 1000) + 1)
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        if not poll.poll(timeout_ms):
+            return
+        told = [number for number in os.read(self._wake_fd, 4096) if number in SHUTDOWN_SIGNALS]
+        self._shutdown_signals += len(told)
+        if told and self._shutdown_at is None:
+            self._shutdown_at = time.monotonic()
+            self._log.info("shutting down", signal=signal.Signals(told[0]).name)
+
+    def _reap(self) -> None:
+        """Collect every dead child: ours, and the orphans that come to the first process."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in self._kept:
+                if child.pid == pid:
+                    child.ended()
+                    if self._shutdown_at is None:
+                        self._log.error(f"the {child.name} ended", pid=pid, status=describe(status))
+
+    def _shut_down(self) -> int:
+        """Let the supervisor end its commands, then end the postmaster."""
+        assert self._shutdown_at is not None
+        deadline = self._shutdown_at + self._config.shutdown_timeout_s
+        passed_on = 0
+        # Signals count: the first asks, another one hurries. So each is passed on.
+        while self._supervisor.pid is not None:
+            if passed_on < self._shutdown_signals:
+                os.kill(self._supervisor.pid, signal.SIGTERM)
+                passed_on += 1
+                continue
+            if time.monotonic() > deadline:
+                self._log.error(
+                    "the supervisor did not end in time", shutdown_timeout_s=self._config.shutdown_timeout_s
+                )
+                os.kill(self._supervisor.pid, signal.SIGKILL)
+            self._wait(max(deadline, time.monotonic() + 0.1))
+            self._reap()
+        if self._postmaster is not None:
+            self._end_postmaster(self._postmaster)
+        os.ftruncate(self._lock_fd, 0)  # our pid stands there: it is nobody's now
+        self._log.info("ended")
+        return 0
+
+    def _end_postmaster(self, postmaster: Kept) -> None:
+        quit_at = time.monotonic() + POSTMASTER_STOP_S
+        if postmaster.pid is not None:
+            os.kill(postmaster.pid, signal.SIGINT)  # fast shutdown: postgres(1)
+        while postmaster.pid is not None:
+            self._wait(quit_at)
+            self._reap()
+            if postmaster.pid is not None and time.monotonic() > quit_at:
+                self._log.error("the postmaster did not end in time")
+                os.kill(postmaster.pid, signal.SIGQUIT)
+                quit_at += POSTMASTER_STOP_S
+
+    def _fork(self, run: "Callable[[int], int]") -> int:
+        """Fork a child in a session of its own, which runs ``run(our pid)`` and exits with what it returns."""
+        init_pid = os.getpid()
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            for number in (*SHUTDOWN_SIGNALS, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.close(self._wake_fd)
+            os.close(self._wake_writer)
+            status = run(init_pid)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def _fork_supervisor(self) -> int:
+        def run(init_pid: int) -> int:
+            linux.die_with_parent(init_pid)
+            from supervisor import supervise
+
+            return supervise.main(self._config, self._socket_fd, self._lock_fd, self._title)
+
+        return self._fork(run)
+
+    def _fork_postmaster(self) -> int:
+        def run(init_pid: int) -> int:
+            argv = self._config.postgres_argv
+            assert argv is not None
+            os.umask(0o077)
+            if self._config.postgres_uid is not None and self._config.postgres_gid is not None:
+                os.setgroups([])
+                os.setgid(self._config.postgres_gid)
+                os.setuid(self._config.postgres_uid)
+            # After the change of user, which would clear it. SIGINT is postgres' fast shutdown.
+            linux.die_with_parent(init_pid, signal.SIGINT)
+            os.execv(argv[0], argv)
+            return 1
+
+        return self._fork(run)
+
+
+def _only_wake(_number: int, _frame: object) -> None:
+    """Handles nothing: the loop reads the number from the wake-up descriptor and acts."""
+
+
+def describe(status: int) -> str:
+    """A wait status in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
+def main(fds: list[int]) -> int:
+    """Become init. ``fds``: the settings' memfd, the locked lock file, the listening socket."""
+    config_fd, lock_fd, socket_fd = fds
+    with open(config_fd, "rb") as file:
+        config = Config.from_json(file.read())
+    # They came over exec, and must not go over the next one: postgres and scripts hold neither.
+    os.set_inheritable(lock_fd, False)
+    os.set_inheritable(socket_fd, False)
+    os.chdir("/")
+    return Init(config, lock_fd=lock_fd, socket_fd=socket_fd).run()

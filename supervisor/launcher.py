@@ -1,0 +1,226 @@
+"""``bashd``: reads the settings, prepares what must stand, then becomes init by ``execve``.
+
+Everything that can be wrong from the beginning is found here, in one line and with exit code 2, before any process is
+started. What comes after exec is lean and has no secret in its environment or arguments.
+"""
+
+import signal
+
+# As PID 1 a signal is lost that comes before its handler stands. Blocked it waits, over exec too, for init.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+import argparse
+import ipaddress
+import os
+import resource
+import shutil
+import socket
+import sys
+from importlib import metadata
+from typing import Any, NoReturn
+
+from protocol import linux
+from protocol.config import Config
+from protocol.places import Places
+from supervisor import cluster, database, state
+from supervisor.settings import Settings, SettingsError, load
+
+EXIT_CANNOT_START = 2
+EXIT_PENDING = 1
+BACKLOG = 1024
+TITLE_ROOM = 200  # characters of arguments that a process title may be written over
+
+
+class StartError(Exception):
+    """Bashd cannot be started: one line that says why."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the program; returns the exit status, or never returns because it has become init."""
+    arguments = _parser().parse_args(argv)
+    flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields and value}
+    try:
+        settings = load(flags)
+        if arguments.word == "migrate":
+            _unblock_signals()
+            return _migrate(settings, check_only=arguments.check)
+        _serve(settings)
+    except (SettingsError, state.StateError, cluster.ClusterError, database.DatabaseError, StartError) as error:
+        print(f"bashd: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bashd",
+        description="Runs bash scripts over HTTP, stops their whole tree, keeps the record in PostgreSQL.",
+        epilog="Every setting is also a variable BASHD_NAME and a line in .env or bashd.toml. "
+        "Exit status 2: it cannot start, and one line says why.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"bashd {_version()}")
+    words = parser.add_subparsers(dest="word", required=True, metavar="serve | migrate")
+    serve = words.add_parser("serve", help="run the service", allow_abbrev=False)
+    migrate = words.add_parser("migrate", help="bring the database's schema up to date", allow_abbrev=False)
+    migrate.add_argument("--check", action="store_true", help="change nothing; exit status 1 if something is pending")
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        default = "" if field.is_required() or field.default_factory or field.default is None else field.default
+        text = f"{field.description}" + (f" ({default})" if default != "" else "")
+        serve.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+        if name in ("database_url", "state_dir", "pg_user"):
+            migrate.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+    return parser
+
+
+def _version() -> str:
+    return metadata.version("bashd")
+
+
+def _serve(settings: Settings) -> NoReturn:
+    """Prepare everything, then become init."""
+    if not shutil.which("bash") and not os.access(settings.bash, os.X_OK):
+        raise StartError("there is no bash on this machine")
+    places = Places(str(settings.state_dir))
+    state.prepare(places)
+    lock_fd = state.take_lock(places)
+    listening = _listen(settings.host, settings.port)
+    postgres, conninfo = _database(settings, places)
+    token = _token(settings, places)
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+    config = Config(
+        version=_version(),
+        node_id=state.node_id(places),
+        state_dir=places.state_dir,
+        host=settings.host,
+        port=listening.getsockname()[1],
+        allowed_hosts=settings.allowed_hosts,
+        token=token,
+        database_url=conninfo,
+        postgres_argv=postgres.argv if postgres else None,
+        postgres_uid=postgres.uid if postgres else None,
+        postgres_gid=postgres.gid if postgres else None,
+        max_running=settings.max_running,
+        max_queued=settings.max_queued,
+        max_script_bytes=settings.max_script_bytes,
+        max_body_bytes=settings.max_body_bytes,
+        default_timeout_s=settings.default_timeout_s,
+        commands_per_worker=settings.commands_per_worker,
+        shutdown_timeout_s=settings.shutdown_timeout_s,
+        on_shutdown=settings.on_shutdown,
+        log_format=settings.log,
+        pass_env={name: os.environ[name] for name in settings.pass_env if name in os.environ},
+        no_new_privs=settings.no_new_privs,
+        bash=str(settings.bash),
+        nofile=list(nofile),
+        sys_path=sys.path,
+        fault=os.environ.get("BASHD_FAULT"),
+    )
+    # Thousands of commands need more descriptors than the usual soft limit; scripts get the original one.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (nofile[1], nofile[1]))
+    _say_where(settings, places, config.port)
+    _become_init(config, lock_fd, listening)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listening
+
+
+def _database(settings: Settings, places: Places) -> tuple[cluster.Cluster | None, str]:
+    if settings.database_url is None:
+        embedded = cluster.prepare(places, settings.pg_user)
+        return embedded, embedded.conninfo
+    conninfo = settings.database_url.get_secret_value()
+    silence = database.check(conninfo)
+    if silence is not None:
+        print(f"bashd: the database does not answer, starting without it: {silence}", file=sys.stderr)
+    return None, conninfo
+
+
+def _token(settings: Settings, places: Places) -> str | None:
+    if settings.auth == "none":
+        return None
+    if settings.token is not None:
+        return settings.token.get_secret_value()
+    return state.token(places)[0]
+
+
+def _say_where(settings: Settings, places: Places, port: int) -> None:
+    host = f"[{settings.host}]" if _is_ipv6(settings.host) else settings.host
+    if settings.auth == "none":
+        token = "no token is needed"  # noqa: S105
+    elif settings.token is not None:
+        token = "the token is the one that was set"  # noqa: S105
+    else:
+        token = f"the token is in {places.token}"
+    print(f"bashd {_version()} on http://{host}:{port}, {token}", file=sys.stderr, flush=True)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
+def _become_init(config: Config, lock_fd: int, listening: socket.socket) -> NoReturn:
+    """Replace this program. Settings, secrets among them, go in a sealed memfd; PATH, LANG and TZ are the environment."""
+    config_fd = linux.sealed_memfd("bashd settings", config.to_json())
+    passed = [config_fd, lock_fd, listening.fileno()]
+    for fd in passed:
+        os.set_inheritable(fd, True)
+    main_file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+    argv = [sys.executable, "-I", "-S", "-E", main_file, *(str(fd) for fd in passed), "-" * TITLE_ROOM]
+    environment = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, argv, environment)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+def _migrate(settings: Settings, *, check_only: bool) -> int:
+    """``bashd migrate [--check]``: on the database of one's own, or on the embedded one while Bashd is not running."""
+    from api import migrations
+
+    places = Places(str(settings.state_dir))
+    if settings.database_url is not None:
+        conninfo = settings.database_url.get_secret_value()
+        silence = database.check(conninfo)
+        if silence is not None:
+            raise StartError(f"the database does not answer: {silence}")
+        return _migrate_at(conninfo, migrations, check_only=check_only)
+    state.prepare(places)
+    lock_fd = state.take_lock(places)
+    try:
+        embedded = cluster.prepare(places, settings.pg_user)
+        with cluster.running(embedded):
+            return _migrate_at(embedded.conninfo, migrations, check_only=check_only)
+    finally:
+        os.ftruncate(lock_fd, 0)
+
+
+def _migrate_at(conninfo: str, migrations: Any, *, check_only: bool) -> int:
+    try:
+        names = migrations.pending(conninfo) if check_only else migrations.apply(conninfo)
+    except migrations.SchemaTooNew as error:
+        raise StartError(str(error)) from error
+    for name in names:
+        print(f"{'pending' if check_only else 'applied'}: {name}")
+    if not names:
+        print("the schema is up to date")
+    return EXIT_PENDING if check_only and names else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

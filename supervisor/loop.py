@@ -1,0 +1,505 @@
+"""The supervisor: one loop that waits, then acts. No thread, no database, nothing that blocks.
+
+        API ── orders ──▶ ┌────────────┐ ── requests ──▶ forker ── fork ──▶ worker 42
+            ◀─ reports ── │ supervisor │ ◀── results ───   ┘                 │    ▲
+                          └────────────┘ ◀─────────── reports pipe ──────────┘    │
+                                │  └───────────────── control pipe ───────────────┘
+                                └ pidfds of adopted workers, SIGCHLD of the API and of orphans
+
+What is true of a command stands in its journal; what stands here is only who works on it. So a supervisor that
+dies loses nothing: the next one finds the journals, adopts the workers that live, and concludes for the dead.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections import deque
+
+from protocol import control, journal, linux, story
+from protocol.config import Config
+from protocol.messages import (
+    MAX_CHANGED_IDS,
+    Accepted,
+    Changed,
+    Closing,
+    Draining,
+    Order,
+    Ping,
+    Run,
+    Stop,
+)
+from protocol.places import Places, command_ids
+from supervisor.api_process import ApiProcess
+from supervisor.child import SILENT_AFTER_S, Child, PendingStop, adopt, is_silent, kill_worker
+from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude, kill_round, left_worker_pids
+from supervisor.forker import Forker
+from supervisor.log import Log
+from worker.run import EXIT_NOT_TAKEN
+
+MAX_TRIES = 5  # forks for a command that nobody took
+TRY_AGAIN_S = 0.2
+DELIVER_AGAIN_S = 0.02
+API_CLOSE_S = 2.5  # of the shutdown's time: for the API to write the last rows, and the postmaster to end
+
+
+class Supervisor:
+    """Who works on which command, and what is owed to whom. Times are monotonic."""
+
+    def __init__(self, config: Config, *, forker: Forker, api: ApiProcess, init_pid: int) -> None:
+        self._config = config
+        self._places = Places(config.state_dir)
+        self._forker = forker
+        self._api = api
+        self._init_pid = init_pid
+        self._log = Log("supervisor", config.log_format)
+        self._children: dict[int, Child] = {}
+        self._fallen: dict[int, Fallen] = {}
+        self._to_fork: deque[int] = deque()  # the forker is behind
+        self._to_examine: dict[int, float] = {}  # id → when to look at its journal (again)
+        self._changed: dict[int, None] = {}  # ids the API has to hear of, in order
+        self._removing: set[int] = set()  # pids of rm(1) at work
+        self._shutdown_signals = 0
+        self._end_by: float | None = None  # while shutting down: when the commands must have ended
+        self._closing_sent = False
+        self._over = False
+
+    def run(self) -> int:
+        """Serve until told to go and everything has ended; returns the exit status."""
+        self._open()
+        self._adopt_all()
+        while not self._over:
+            self._start_api()
+            self._wait()
+            self._take_orders()
+            self._take_results()
+            self._examine_due()
+            self._deliver_stops()
+            self._look_after_silent()
+            self._clear_up_after_fallen()
+            self._send_changes()
+            self._shut_down()
+        return 0
+
+    # Waiting
+
+    def _open(self) -> None:
+        self._wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _only_wake)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        # Both directions, so that it never comes to its end when no worker has it open.
+        self._reports_fd = os.open(self._places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        for fd in (self._wake_fd, self._reports_fd, self._forker.results_fd):
+            self._poll.register(fd, select.POLLIN)
+        self._pidfds: dict[int, int] = {}  # pidfd → id, of adopted workers
+
+    def _wait(self) -> None:
+        """Sleep until something happens or is due, and take in what needs no decision."""
+        for fd, _ in self._poll.poll(self._timeout_ms()):
+            if fd == self._wake_fd:
+                self._take_signals()
+            elif fd == self._reports_fd:
+                for command_id in control.parse_reports(os.read(self._reports_fd, 4096)):
+                    self._changed[command_id] = None
+            elif fd in self._pidfds:
+                self._adopted_ended(fd)
+            # Orders and results are taken by the loop, whether this or something else woke it.
+
+    def _timeout_ms(self) -> int | None:
+        now = time.monotonic()
+        due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
+        for child in self._children.values():
+            due += [at for at in (child.silent_at, child.timeout_due) if at is not None]
+            if child.undelivered():
+                due.append(now + DELIVER_AGAIN_S)
+        if self._to_fork:
+            due.append(now + DELIVER_AGAIN_S)
+        if self._api.pid is None and not self._closing_sent:
+            due.append(self._api.restart.start_at)
+        if self._end_by is not None:
+            due.append(self._end_by)
+        if not due:
+            return None
+        return min(max(0, int((min(due) - now) * 1000) + 1), 2**31 - 1)
+
+    def _take_signals(self) -> None:
+        numbers = os.read(self._wake_fd, 4096)
+        self._shutdown_signals += sum(number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) for number in numbers)
+        if signal.SIGCHLD in numbers:
+            self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._removing.discard(pid)
+            if pid == self._forker.pid:
+                raise RuntimeError(f"the forker ended with wait status {status}")
+            if pid == self._api.pid:
+                self._api_ended(status)
+            for fallen in self._fallen.values():
+                if pid == fallen.group:
+                    fallen.bash_status = status
+
+    # The API
+
+    def _start_api(self) -> None:
+        if self._api.pid is not None or self._closing_sent or time.monotonic() < self._api.restart.start_at:
+            return
+        try:
+            self._api.start()
+        except OSError as error:  # no process to be had now
+            self._log.error("cannot start the API", error=error)
+            self._api.ended()
+            return
+        self._poll.register(self._api.orders.reader_fd, select.POLLIN)
+        if self._end_by is not None:
+            self._api.reports.put(Draining())
+
+    def _api_ended(self, status: int) -> None:
+        if not self._closing_sent:
+            self._log.error("the API ended", pid=self._api.pid, wait_status=status)
+        self._poll.unregister(self._api.orders.reader_fd)
+        self._api.ended()
+
+    def _take_orders(self) -> None:
+        if self._api.pid is None:
+            return
+        try:
+            orders = self._api.orders.take()
+        except EOFError:
+            return  # it has died: SIGCHLD says so, and the next one begins with what the database holds
+        for order in orders:
+            self._obey(order)
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Run():
+                self._run(order)
+            case Stop():
+                stop = PendingStop(order.signal, order.grace_s, "client", order.requested_at_ns)
+                self._stop(order.id, stop)
+                self._report(Accepted(order.ticket))
+            case Ping():
+                self._report(Accepted(order.ticket))
+
+    def _report(self, report: Accepted | Draining | Closing) -> None:
+        try:
+            self._api.reports.put(report)
+        except BrokenPipeError:
+            pass  # it has died: SIGCHLD says so
+
+    def _send_changes(self) -> None:
+        """Tell the API what changed; while it does not listen, changes gather and are told once."""
+        if self._api.pid is None:
+            return
+        reports = self._api.reports
+        try:
+            room = reports.flush()
+            while room and self._changed:
+                ids = tuple(list(self._changed)[:MAX_CHANGED_IDS])
+                for command_id in ids:
+                    del self._changed[command_id]
+                room = reports.put(Changed(ids))
+            if room:
+                self._unwatch_writer()
+            else:
+                self._poll.register(reports.writer_fd, select.POLLOUT)
+        except BrokenPipeError:
+            self._unwatch_writer()
+
+    def _unwatch_writer(self) -> None:
+        try:
+            self._poll.unregister(self._api.reports.writer_fd)
+        except KeyError:
+            pass  # it was not watched
+
+    # Workers
+
+    def _run(self, order: Run) -> None:
+        if order.id in self._children or order.id in self._fallen:
+            return  # it has its worker: an order may be repeated any number of times
+        child = Child(order.id, order.grace_s, None)
+        if order.timeout_s is not None:
+            child.timeout_due = time.monotonic() + order.timeout_s + order.grace_s + SILENT_AFTER_S
+        self._children[order.id] = child
+        self._fork(order.id)
+        if self._end_by is not None:
+            self._stop_for_shutdown(child)
+
+    def _fork(self, command_id: int) -> None:
+        if self._to_fork or not self._forker.fork_worker(command_id):
+            self._to_fork.append(command_id)
+
+    def _take_results(self) -> None:
+        for command_id, status in self._forker.results():
+            child = self._children.get(command_id)
+            if child is None or child.pidfd is not None:
+                continue  # one forked twice: the other one has the command
+            if status == 0:
+                self._forget(child)
+                self._changed[command_id] = None
+            elif status < 0:
+                self._log.error("cannot fork a worker", command=command_id, error=os.strerror(-status))
+                self._try_again(child)
+            else:
+                self._examine(command_id, status)
+        while self._to_fork and self._forker.fork_worker(self._to_fork[0]):
+            self._to_fork.popleft()
+
+    def _adopted_ended(self, pidfd: int) -> None:
+        self._examine(self._pidfds[pidfd], None)
+
+    def _forget(self, child: Child) -> None:
+        del self._children[child.id]
+        if child.pidfd is not None:
+            self._poll.unregister(child.pidfd)
+            del self._pidfds[child.pidfd]
+            os.close(child.pidfd)
+
+    def _try_again(self, child: Child) -> None:
+        """Fork another worker in a moment: nobody has taken the command yet."""
+        child.tries += 1
+        self._to_examine[child.id] = time.monotonic() + TRY_AGAIN_S * child.tries
+
+    def _adopt_all(self) -> None:
+        """At the start: find out from the journals who still works for us, and for whom there is to conclude."""
+        for command_id in command_ids(self._places.journals):
+            self._examine(command_id, None)
+
+    def _examine_due(self) -> None:
+        now = time.monotonic()
+        for command_id in [one for one, at in self._to_examine.items() if at <= now]:
+            del self._to_examine[command_id]
+            self._examine(command_id, None)
+
+    def _examine(self, command_id: int, status: int | None) -> None:
+        """Let the journal decide what is to be done for a command without a worker known to be at work.
+
+        ``status``: the wait status of the worker of ours that has just ended.
+        """
+        child = self._children.get(command_id)
+        path = self._places.journal(command_id)
+        try:
+            locked = journal.is_locked(path)  # before reading: who lets go of it has written all it had to say
+            facts, _ = story.read(path)
+        except FileNotFoundError:
+            facts, locked = story.Story(), False
+        if facts.ended is not None or facts.spec is None:
+            if child is not None:
+                self._forget(child)
+            self._changed[command_id] = None
+        elif locked:
+            self._adopt(command_id, facts)
+        elif facts.worker is not None:
+            self._note_fallen(command_id, facts, status)
+        elif child is not None:
+            self._fork_or_give_up(child, facts, status)
+        # A spec that nobody has taken, and nobody asked us for: the API will, when it comes to it.
+
+    def _fork_or_give_up(self, child: Child, facts: story.Story, status: int | None) -> None:
+        if status is not None and os.waitstatus_to_exitcode(status) != EXIT_NOT_TAKEN:
+            child.tries += 1
+        if child.tries < MAX_TRIES:
+            self._fork(child.id)
+        else:
+            facts.worker = {"pid": None, "start_time": 0}
+            self._note_fallen(child.id, facts, status)
+
+    def _adopt(self, command_id: int, facts: story.Story) -> None:
+        child = self._children.get(command_id)
+        if child is not None and child.pidfd is not None:
+            return
+        pidfd = adopt(facts) if facts.worker is not None else None
+        if pidfd is None:
+            # The lock is held and its holder not (yet) named: a worker at its very start, or somebody who looks.
+            self._to_examine[command_id] = time.monotonic() + TRY_AGAIN_S
+            return
+        assert facts.spec is not None
+        if child is None:
+            child = self._children[command_id] = Child(command_id, facts.spec["grace_s"], None)
+            if facts.spec["timeout_s"] is not None:
+                ran_s = (time.time_ns() - (facts.started_at_ns or time.time_ns())) / 1e9
+                left_s = max(0.0, facts.spec["timeout_s"] - ran_s)
+                child.timeout_due = time.monotonic() + left_s + child.grace_s + SILENT_AFTER_S
+        child.pidfd = pidfd
+        self._pidfds[pidfd] = command_id
+        self._poll.register(pidfd, select.POLLIN)
+        self._changed[command_id] = None
+
+    # Stopping
+
+    def _stop(self, command_id: int, stop: PendingStop) -> None:
+        child = self._children.get(command_id)
+        if child is None:
+            return  # it has ended: its journal says how
+        child.stops.append(stop)
+        due = time.monotonic() + stop.grace_s + SILENT_AFTER_S
+        child.silent_at = due if child.silent_at is None else min(child.silent_at, due)
+
+    def _deliver_stops(self) -> None:
+        for child in self._children.values():
+            for stop in child.undelivered():
+                stop.delivered = control.send_stop(
+                    self._places.control(child.id),
+                    signal=stop.signal,
+                    grace_s=stop.grace_s,
+                    reason=stop.reason,
+                    requested_at_ns=stop.requested_at_ns,
+                )
+                if not stop.delivered:
+                    break  # the worker does not listen yet; the order of stops stays
+
+    def _look_after_silent(self) -> None:
+        """The second timer of each command: when the worker is stopped or silent past its time, we stop it."""
+        now = time.monotonic()
+        for child in list(self._children.values()):
+            if child.silent_at is not None and now >= child.silent_at:
+                self._take_over_if_silent(child, child.stops[0])
+                child.silent_at = now + SILENT_AFTER_S
+            elif child.timeout_due is not None and now >= child.timeout_due:
+                self._take_over_if_silent(child, PendingStop(signal.SIGTERM, child.grace_s, "timeout", None))
+                child.timeout_due = now + SILENT_AFTER_S
+
+    def _take_over_if_silent(self, child: Child, stop: PendingStop) -> None:
+        path = self._places.journal(child.id)
+        try:
+            facts, _ = story.read(path)
+        except FileNotFoundError:
+            return
+        if facts.ended is None and is_silent(facts) and kill_worker(path, facts):
+            self._log.error("the worker is silent; the supervisor ends it and its command", command=child.id)
+            child.taken_over = child.taken_over or stop
+
+    # After the death of a worker
+
+    def _note_fallen(self, command_id: int, facts: story.Story, status: int | None) -> None:
+        child = self._children.get(command_id)
+        adopted = child is None or child.pidfd is not None
+        taken_over = child.taken_over if child is not None else None
+        if child is not None:
+            self._forget(child)
+        self._fallen[command_id] = Fallen(command_id, facts, adopted, status, taken_over)
+        if taken_over is None:
+            self._log.error("a worker died before its command's end", command=command_id, wait_status=status)
+
+    def _clear_up_after_fallen(self) -> None:
+        """Kill what dead workers left; when nobody is left, record the ends."""
+        now = time.monotonic()
+        if not self._fallen or now < min(one.next_round for one in self._fallen.values()):
+            return
+        fallen = list(self._fallen.values())
+        self._reap()
+        if kill_round(
+            fallen,
+            known={self._forker.pid, self._api.pid or 0, *self._removing},
+            init_pid=self._init_pid,
+            init_known=self._known_of_init(),
+        ):
+            for one in fallen:
+                one.next_round = now + one.pause_s
+                one.pause_s = min(one.pause_s * 2, ROUND_PAUSE_S[1])
+            return
+        self._reap()  # bash's own status may have come just now
+        for one in fallen:
+            self._conclude(one)
+
+    def _known_of_init(self) -> set[int]:
+        """The children of init that are no orphans: us, the postmaster, and workers with a lock to show."""
+        known = {os.getpid()} | left_worker_pids(self._places)
+        for command_id in command_ids(self._places.journals):
+            path = self._places.journal(command_id)
+            try:
+                if journal.is_locked(path):
+                    facts, _ = story.read(path)
+                    known.add(facts.worker["pid"] if facts.worker else 0)
+            except FileNotFoundError:
+                continue
+        if self._config.postgres_argv is not None:
+            known |= {pid for pid in linux.children(self._init_pid) if self._is_postmaster(pid)}
+        return known
+
+    def _is_postmaster(self, pid: int) -> bool:
+        assert self._config.postgres_argv is not None
+        argv = linux.command_line(pid).rstrip(b"\0").split(b"\0")
+        return argv == [os.fsencode(argument) for argument in self._config.postgres_argv]
+
+    def _conclude(self, one: Fallen) -> None:
+        try:
+            done = conclude(one, self._places.journal(one.id), time.time_ns())
+        except OSError as error:
+            self._log.error("cannot record an end yet", command=one.id, error=error)
+            done = False
+        if not done:
+            one.next_round = time.monotonic() + ROUND_PAUSE_S[1]
+            return
+        del self._fallen[one.id]
+        self._changed[one.id] = None
+        self._tidy(one.id)
+
+    def _tidy(self, command_id: int) -> None:
+        """Remove what the dead worker would have removed."""
+        try:
+            os.unlink(self._places.control(command_id))
+        except FileNotFoundError:
+            pass  # it had not come so far
+        directory = self._places.directory(command_id)
+        if os.path.exists(directory):
+            rm = os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath})
+            self._removing.add(rm)
+
+    # Shutdown
+
+    def _shut_down(self) -> None:
+        """Take the next step of a shutdown that was asked for."""
+        if self._shutdown_signals and self._end_by is None:
+            self._end_by = time.monotonic() + max(0.5, self._config.shutdown_timeout_s - API_CLOSE_S)
+            self._report(Draining())
+            if self._config.on_shutdown == "stop":
+                for child in self._children.values():
+                    self._stop_for_shutdown(child)
+                self._deliver_stops()
+        if self._shutdown_signals > 1:
+            self._hurry()
+        if self._end_by is None:
+            return
+        now = time.monotonic()
+        if self._closing_sent:
+            if self._api.pid is None:
+                self._over = True
+            elif now >= self._end_by:
+                self._log.error("the API did not end in time", pid=self._api.pid)
+                os.kill(self._api.pid, signal.SIGKILL)
+                self._end_by = now + API_CLOSE_S
+        elif self._config.on_shutdown == "leave" or now >= self._end_by or not (self._children or self._fallen):
+            for child in self._children.values() if self._config.on_shutdown == "stop" else ():
+                self._log.error("still running at the end of the shutdown; the next start adopts it", command=child.id)
+            self._send_changes()
+            self._report(Closing(API_CLOSE_S / 2))
+            self._closing_sent = True
+            self._end_by = now + API_CLOSE_S / 2
+
+    def _stop_for_shutdown(self, child: Child) -> None:
+        assert self._end_by is not None
+        # One second of what is left is for the sweep after the grace.
+        grace_s = max(0.0, min(child.grace_s, self._end_by - time.monotonic() - 1.0))
+        self._stop(child.id, PendingStop(signal.SIGTERM, grace_s, "shutdown", None))
+
+    def _hurry(self) -> None:
+        """A second signal: no more grace."""
+        self._shutdown_signals = 1
+        for child in self._children.values():
+            self._stop(child.id, PendingStop(signal.SIGKILL, 0.0, "shutdown", None))
+        self._deliver_stops()
+
+
+def _only_wake(_number: int, _frame: object) -> None:
+    """Handles nothing: the loop reads the number from the wake-up descriptor and acts."""

@@ -1,0 +1,158 @@
+"""The settings: flags, ``BASHD_*``, ``.env``, ``bashd.toml``, in that order of strength; one list for all four."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ENV_FILE = ".env"
+TOML_FILE = "bashd.toml"
+PREFIX = "BASHD_"
+# Read by others than the service: the tests' crash points.
+OTHER_VARIABLES = frozenset({"BASHD_FAULT"})
+
+
+class SettingsError(Exception):
+    """A setting that cannot work: one line that says which, and what is allowed."""
+
+
+def _words(value: Any) -> Any:
+    """A list, or words separated by commas."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _none(value: Any) -> Any:
+    return None if value in ("none", "") else value
+
+
+def default_state_dir() -> Path:
+    """As root /var/lib/bashd, else below XDG_STATE_HOME (XDG base directory specification)."""
+    if os.getuid() == 0:
+        return Path("/var/lib/bashd")
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(home) / "bashd"
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Each field's description is its help."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ENV_FILE, toml_file=TOML_FILE, extra="ignore", enable_decoding=False
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    state_dir: Path = Field(default_factory=default_state_dir, description="where Bashd keeps what must survive it")
+    database_url: SecretStr | None = Field(
+        None, description="a PostgreSQL of your own (postgresql://…); without it Bashd runs one itself"
+    )
+    auth: Literal["token", "none"] = Field("token", description="none: no token needed; on loopback only")
+    token: SecretStr | None = Field(None, description="the bearer token; without it one is generated and kept")
+    allowed_hosts: Annotated[list[str], BeforeValidator(_words)] = Field(
+        [], description="host names that are answered beside the bound address, with commas between; * for all"
+    )
+    max_running: int = Field(256, ge=1, le=100_000, description="commands that run at the same time")
+    max_queued: int = Field(100_000, ge=0, le=10_000_000, description="commands that may wait for their turn")
+    max_script_bytes: int = Field(1024 * 1024, ge=1, le=64 * 1024 * 1024, description="the longest script")
+    max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024, description="the largest request")
+    default_timeout_s: Annotated[float | None, BeforeValidator(_none)] = Field(
+        300.0, gt=0, le=3e8, description="for commands that name none; none: no limit"
+    )
+    commands_per_worker: int = Field(1, ge=1, le=1, description="commands that one worker process serves, one by one")
+    shutdown_timeout_s: float = Field(9.0, ge=1, le=3600, description="from the signal to the end")
+    on_shutdown: Literal["stop", "leave"] = Field("stop", description="what becomes of running commands")
+    log: Literal["text", "json"] = Field("text", description="the form of log lines")
+    pg_user: str | None = Field(None, description="as root: the user that the embedded PostgreSQL runs as")
+    pass_env: Annotated[list[str], BeforeValidator(_words)] = Field(
+        [], description="variables of ours that every script gets too, with commas between"
+    )
+    no_new_privs: bool = Field(True, description="scripts cannot gain privileges (sudo and other setuid programs)")
+    bash: Path = Field(Path("/bin/bash"), description="the bash that runs scripts")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("bash")
+    @classmethod
+    def _executable(cls, path: Path) -> Path:
+        if not os.access(path, os.X_OK):
+            raise ValueError(f"{path} cannot be executed")
+        return path
+
+    @field_validator("token")
+    @classmethod
+    def _token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and (len(token.get_secret_value()) < 16 or not token.get_secret_value().isprintable()):
+            raise ValueError("must have at least 16 printable characters")
+        return token
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if self.auth == "none" and not _is_loopback(self.host):
+            raise ValueError("auth=none is only possible on a loopback host, for whoever reaches us may run anything")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load(flags: dict[str, str]) -> Settings:
+    """The settings of this start; ``flags`` are those given on the command line. Raises ``SettingsError``."""
+    _refuse_unknown_variables()
+    _refuse_unknown_toml()
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name}: {message}" if name else message) from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    for name in os.environ:
+        if name.startswith(PREFIX) and name.upper() not in known:
+            raise SettingsError(f"{name}: no such setting{_perhaps(name.upper(), known)}")
+
+
+def _refuse_unknown_toml() -> None:
+    try:
+        with open(TOML_FILE, "rb") as file:
+            given = tomllib.load(file)
+    except FileNotFoundError:
+        return
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{TOML_FILE}: {error}") from error
+    for name in given:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{TOML_FILE}: {name}: no such setting{_perhaps(name, set(Settings.model_fields))}")
+
+
+def _perhaps(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,33 @@
+"""The start of the supervisor: first the split into supervisor and forker, only then the dear imports."""
+
+import os
+
+from protocol import linux
+from protocol.config import Config
+from protocol.places import Places
+from supervisor.forker import Forker
+from worker import bash, run
+
+
+def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> int:
+    """Be the supervisor until it is told to go; returns its exit status. Runs in init's child."""
+    title.set("bashd: supervisor")
+    init_pid = os.getppid()
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    if config.no_new_privs:
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    outset = run.Outset(
+        places=Places(config.state_dir),
+        surroundings=bash.Surroundings(bash=config.bash, pass_env=config.pass_env),
+        title=title,
+        fault=config.fault,
+    )
+    forker = Forker(outset, (config.nofile[0], config.nofile[1]))
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+
+    # From here on forking is dear, and the forker does it.
+    from supervisor.api_process import ApiProcess
+    from supervisor.loop import Supervisor
+
+    api = ApiProcess(config, socket_fd=socket_fd, lock_fd=lock_fd, title=title)
+    return Supervisor(config, forker=forker, api=api, init_pid=init_pid).run()

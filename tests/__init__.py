@@ -1,0 +1,1 @@
+"""The tests: real bash, real processes, real PostgreSQL, over HTTP wherever a promise is made there."""

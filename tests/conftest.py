@@ -1,0 +1,98 @@
+"""What tests ask for by name: the service they share, services of their own, databases, places."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import processes
+from tests.postgres import PostgresServer
+from tests.processes import Service, eventually
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """After the whole run no process of ours is left: every orphan comes to this process, so none is missed."""
+    processes.adopt_orphans()
+    yield
+    processes.reap_orphans(set())
+    left = [(pid, processes.arguments(pid)) for pid in processes.descendants(os.getpid())]
+    assert left == [], "processes were left behind"
+
+
+@pytest.fixture(scope="session")
+def place(nothing_left: None) -> Iterator[Path]:  # noqa: ARG001  its teardown comes after ours
+    """A directory that every user can reach, unlike pytest's own; gone after the run, and with it what is in it."""
+    directory = Path(tempfile.mkdtemp(prefix="bashd-tests-", dir="/tmp"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres(place: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run."""
+    server = PostgresServer(place / "pg")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> str:
+    """A new and empty database."""
+    return postgres.new_database()
+
+
+@pytest.fixture
+def state_dir(place: Path) -> Iterator[Path]:
+    """A state directory nobody has used, in a directory that everybody can reach."""
+    directory = Path(tempfile.mkdtemp(prefix="state-", dir=place))
+    directory.chmod(0o711)
+    yield directory / "bashd"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def service(place: Path) -> Iterator[Service]:
+    """The service that tests share which neither kill nor configure it, with the embedded PostgreSQL."""
+    with Service(place / "shared", max_running=64).start() as service:
+        yield service
+
+
+@pytest.fixture
+def own_service(state_dir: Path, postgres: PostgresServer) -> Iterator[StartService]:
+    """Makes services on the test's own state directory; ``embedded=True`` for a PostgreSQL of their own.
+
+    All of them are ended after the test. The settings are those of ``BASHD_*``.
+    """
+    made: list[Service] = []
+    url = postgres.new_database()
+
+    def make(*, embedded: bool = False, command: list[str] | None = None, **settings: object) -> Service:
+        if not embedded:
+            settings = {"database_url": url, **settings}
+        made.append(Service(state_dir, command=command, **settings))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A number of seconds for sleep(1) that is this test's alone; nobody may have it as an argument afterwards."""
+    mark = processes.unique_seconds()
+    yield mark
+    try:
+        eventually(lambda: not processes.marked(mark), within_s=5)
+    finally:
+        for pid in processes.marked(mark):
+            processes.kill(pid)

@@ -1,0 +1,321 @@
+"""kill -9 of each process: what runs does not notice, what was accepted is not forgotten, what is shown is true."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import StartService
+from tests.processes import FINAL, Command, Service, eventually, group_members, is_alive, kill, marked, titled
+
+# Counts for about two seconds on both streams, so that every chunk border of a crash falls somewhere into it.
+COUNT = "for ((i = 0; i < 200; i++)); do echo $i; echo -$i >&2; sleep 0.01; done; exit 3"
+COUNTED = b"".join(b"%d\n" % i for i in range(200))
+COUNTED_TOO = b"".join(b"-%d\n" % i for i in range(200))
+
+
+def _assert_counted(service: Service, before: list[Command]) -> None:
+    for command in before:
+        ended = service.ended(command)
+        assert (ended.status, ended.exit_code, ended.pid) == ("failed", 3, command.pid)
+        assert service.output(ended, stream="stdout") == COUNTED
+        assert service.output(ended, stream="stderr") == COUNTED_TOO
+        assert ended.swept == {"group": 0, "escaped": 0, "left": 0}
+
+
+def _counting(service: Service, count: int) -> list[Command]:
+    commands = [service.run(COUNT) for _ in range(count)]
+    for command in commands:
+        service.says(command, b"5\n")
+    return [service.get(command) for command in commands]
+
+
+@contextmanager
+def _clients(service: Service) -> Iterator[list[Exception]]:
+    """Clients that come all the time; gives the connections that were refused, which may be none."""
+    refused: list[Exception] = []
+    over = threading.Event()
+
+    def come() -> None:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=20) as client:
+            while not over.is_set():
+                try:
+                    client.get("/healthz", headers={"Connection": "close"})
+                except httpx.ConnectError as error:
+                    refused.append(error)
+                except httpx.TransportError:
+                    pass  # it was being answered by the process that was killed
+                over.wait(0.01)
+
+    threads = [threading.Thread(target=come) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield refused
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_nobody_notices_that_the_api_died(own_service: StartService) -> None:
+    """Another one comes, three times over; ids, pids and bytes are the same, and no client is refused."""
+    service = own_service().start()
+    commands = _counting(service, 6)
+
+    with _clients(service) as refused:
+        for _ in range(3):
+            api = service.pid("bashd: api")
+            kill(api)
+            eventually(lambda api=api: service.pids("bashd: api") not in ([], [api]))  # type: ignore[misc]
+            eventually(service.is_ready)
+
+    assert refused == []
+    _assert_counted(service, commands)
+    assert service.done("echo new").id > commands[-1].id
+
+
+def test_a_command_in_the_queue_is_not_forgotten_when_the_api_dies(own_service: StartService, mark: str) -> None:
+    """What waited runs, what ran is stopped by the new one."""
+    service = own_service(max_running=1).start()
+    running = service.started(service.run(f"sleep {mark}"))
+    queued = [service.run("echo queued") for _ in range(5)]
+
+    kill(service.pid("bashd: api"))
+    eventually(service.is_ready)
+    service.stop(running)
+
+    assert service.ended(running).status == "stopped"
+    assert [service.output(service.ended(one)) for one in queued] == [b"queued\n"] * 5
+
+
+def test_commands_that_end_while_there_is_no_api_are_recorded(own_service: StartService) -> None:
+    """The journal holds the end until somebody writes it down."""
+    service = own_service().start()
+    api = service.pid("bashd: api")
+    commands = [service.started(service.run("sleep 0.3; echo out; exit 4")) for _ in range(5)]
+
+    # Held where it is, then killed: nothing was recorded by it.
+    os.kill(api, 19)
+    eventually(lambda: not any(is_alive(one.worker_pid) for one in commands))
+    kill(api)
+    eventually(service.is_ready)
+
+    for command in commands:
+        ended = service.ended(command)
+        assert (ended.status, ended.exit_code, service.output(ended)) == ("failed", 4, b"out\n")
+
+
+def test_commands_survive_the_supervisor(own_service: StartService) -> None:
+    """Init starts another; the same workers are adopted, and end with their true code and every byte."""
+    service = own_service().start()
+    commands = _counting(service, 6)
+    supervisor = service.pid("bashd: supervisor")
+
+    with _clients(service) as refused:
+        kill(supervisor)
+        eventually(lambda: service.pids("bashd: supervisor") not in ([], [supervisor]))
+        eventually(service.is_ready)
+
+    assert refused == []
+    _assert_counted(service, commands)
+    assert service.done("echo new").status == "succeeded"
+
+
+def test_an_adopted_command_can_be_stopped(own_service: StartService, mark: str) -> None:
+    """By the new supervisor, with its last words, its escapees and its grace; and its timeout still holds."""
+    service = own_service().start()
+    polite = service.run(f"trap 'echo bye; exit 6' TERM; setsid sleep {mark} & echo ready; sleep {mark} & wait")
+    deaf = service.run(f"trap '' TERM; echo ready; sleep {mark}; sleep {mark}", grace_s=0.5)
+    slow = service.run(f"echo ready; sleep {mark}", timeout_s=3)
+    for command in (polite, deaf, slow):
+        service.says(command, b"ready")
+    supervisor = service.pid("bashd: supervisor")
+
+    kill(supervisor)
+    eventually(lambda: service.pids("bashd: supervisor") not in ([], [supervisor]))
+    eventually(service.is_ready)
+    service.stop(polite)
+    service.stop(deaf)
+
+    ended = service.ended(polite)
+    assert (ended.status, ended.exit_code, ended.swept["escaped"]) == ("stopped", 6, 1)
+    assert service.output(ended) == b"ready\nbye\n"
+    assert (service.ended(deaf).status, service.get(deaf).signal) == ("stopped", 9)
+    assert service.ended(slow).reason == "timeout"
+
+
+def test_the_forker_is_replaced(own_service: StartService, mark: str) -> None:
+    """Without it no command could start; those that run do not notice."""
+    service = own_service().start()
+    command = service.started(service.run(f"sleep {mark}"))
+    forker = service.pid("bashd: forker")
+
+    kill(forker)
+
+    assert service.done("echo new", timeout_s=20).status == "succeeded"
+    assert is_alive(command.pid)
+    service.stop(command)
+    assert service.ended(command).status == "stopped"
+
+
+def test_the_postmaster_is_replaced(own_service: StartService) -> None:
+    """The embedded PostgreSQL comes back; what ended meanwhile is written then, once."""
+    service = own_service(embedded=True).start()
+    commands = _counting(service, 3)
+    assert service.init is not None
+    postmaster = next(pid for pid in titled("", service.init.pid) if _is_postmaster(pid, service))
+
+    kill(postmaster)
+    eventually(lambda: not is_alive(postmaster))
+    eventually(service.is_ready)
+
+    _assert_counted(service, commands)
+    assert service.done("echo new").status == "succeeded"
+
+
+def _is_postmaster(pid: int, service: Service) -> bool:
+    text = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"postgres" in text.split(b"\0")[0] and str(service.state_dir).encode() in text
+
+
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "database of its own"])
+def test_commands_survive_the_death_of_everything_above_them(own_service: StartService, embedded: bool) -> None:
+    """``kill -9`` of the first process ends all but the workers; the next start goes on with the same commands."""
+    service = own_service(embedded=embedded).start()
+    commands = _counting(service, 6)
+    assert service.init is not None
+    workers = {one.worker_pid for one in commands}
+    scripts = {pid for worker in workers for pid in titled("", worker)}
+    family = [pid for pid in service.pids("") if pid not in workers | scripts]
+    family = [pid for pid in family if not any(pid in titled("", worker) for worker in workers)]
+
+    service.kill_init()
+    eventually(lambda: not any(is_alive(pid) for pid in family if pid not in scripts), within_s=10)
+    assert all(is_alive(pid) for pid in workers)
+    service.start()
+
+    _assert_counted(service, commands)
+
+
+def test_an_end_without_witnesses_is_recorded_by_the_next_start(own_service: StartService) -> None:
+    """Commands that ended while nobody was there are final after the start, with all they wrote."""
+    service = own_service().start()
+    commands = [service.started(service.run("sleep 0.5; echo out; exit 4")) for _ in range(3)]
+
+    service.kill_init()
+    eventually(lambda: not any(is_alive(one.worker_pid) for one in commands))
+    service.start()
+
+    for command in commands:
+        ended = service.ended(command)
+        assert (ended.status, ended.exit_code, service.output(ended)) == ("failed", 4, b"out\n")
+
+
+def test_a_worker_that_dies_loses_its_command_and_nothing_else(own_service: StartService, mark: str) -> None:
+    """``lost``/``worker_died`` with evidence and its output; its whole tree is dead, others are untouched."""
+    service = own_service().start()
+    other = service.started(service.run(f"echo other; sleep {mark}5"))
+    command = service.run(
+        f"echo kept; setsid sleep {mark} & (setsid sleep {mark} &); sleep {mark} & trap '' TERM; echo ready; wait"
+    )
+    service.says(command, b"ready")
+    eventually(lambda: len(marked(mark)) == 3)
+
+    kill(service.get(command).worker_pid)
+
+    ended = service.ended(command)
+    assert (ended.status, ended.reason, ended.exit_code) == ("lost", "worker_died", None)
+    assert ended.evidence
+    assert service.output(ended) == b"kept\nready\n"
+    eventually(lambda: marked(mark) == [], within_s=3)
+    assert group_members(command.pid or ended.pid) == []
+    assert service.get(other).status == "running"
+    assert service.get(command).row == ended.row
+
+    service.stop(other)
+    assert service.ended(other).status == "stopped"
+
+
+def test_a_worker_that_dies_unseen_loses_its_command_at_the_next_start(own_service: StartService, mark: str) -> None:
+    """Worker and supervisors killed together: the command ends ``lost`` and its group does not live on."""
+    service = own_service().start()
+    command = service.run(f"echo kept; sleep {mark} & trap '' TERM; wait")
+    service.says(command, b"kept\n")
+    worker = service.get(command).worker_pid
+
+    service.kill_init()
+    kill(worker)
+    service.start()
+
+    ended = service.ended(command)
+    assert (ended.status, ended.reason) == ("lost", "worker_died")
+    assert service.output(ended) == b"kept\n"
+    eventually(lambda: marked(mark) == [], within_s=5)
+
+
+def test_a_worker_that_does_not_react_is_noticed(own_service: StartService, mark: str) -> None:
+    """A stop reaches the command of a worker that was SIGSTOPped: the supervisor carries it out."""
+    service = own_service().start()
+    command = service.started(service.run(f"setsid sleep {mark} & sleep {mark}", grace_s=0.5))
+    eventually(lambda: len(marked(mark)) == 2)
+    os.kill(command.worker_pid, 19)
+
+    service.stop(command)
+
+    ended = service.ended(command)
+    assert ended.status in ("stopped", "lost")
+    eventually(lambda: marked(mark) == [], within_s=5)
+    eventually(lambda: not is_alive(command.worker_pid))
+
+
+@pytest.mark.parametrize(
+    ("moment", "status", "output"),
+    [
+        ("before_started", "lost", b""),
+        ("before_started_frame", "lost", None),
+        ("after_started", "lost", None),
+        ("before_ended", "lost", b"out\n"),
+        ("after_ended", "failed", b"out\n"),
+    ],
+)
+def test_a_worker_that_dies_at_a_bad_moment_leaves_a_true_record(
+    own_service: StartService, mark: str, moment: str, status: str, output: bytes | None
+) -> None:
+    """Whenever it dies, the script ran once or not at all, the record says what is known, and nobody is left."""
+    service = own_service(fault=moment).start()
+
+    ended = service.done(f"echo out; sleep {mark} & exit 4")
+
+    assert ended.status == status
+    assert ended.exit_code == (4 if status == "failed" else None)
+    content = service.output(ended)
+    assert content == output or (output is None and b"out\n".startswith(content))
+    eventually(lambda: marked(mark) == [], within_s=3)
+
+
+def test_a_crash_in_the_middle_of_many_loses_none(own_service: StartService) -> None:
+    """API and supervisor are killed while a hundred short commands are on their way: each runs exactly once."""
+    service = own_service(max_running=16).start()
+    ran = service.state_dir.with_name("ran")
+    ran.mkdir()
+    commands = []
+    for number in range(100):
+        commands.append(service.run(f'echo x >> "$1/{number}"; echo {number}', args=[str(ran)]))
+        if number in (30, 60):
+            kill(service.pid("bashd: api" if number == 30 else "bashd: supervisor"))
+
+    ended = [service.ended(command) for command in commands]
+
+    assert {one.status for one in ended} <= FINAL
+    assert [one.status for one in ended] == ["succeeded"] * 100
+    assert [service.output(one) for one in ended] == [b"%d\n" % i for i in range(100)]
+    assert {(ran / str(number)).read_text() for number in range(100)} == {"x\n"}
+    eventually(lambda: list((service.state_dir / "journals").iterdir()) == [])
+    eventually(lambda: list((service.state_dir / "controls").iterdir()) == [])

@@ -1,0 +1,211 @@
+"""Starting bash: its group, its environment, its descriptors, and nothing of ours."""
+
+import os
+import pwd
+import signal
+
+from protocol import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+SCRIPT_FD = 250  # the script's own: above what scripts number by hand, below bash's 255
+
+# Python ignores these two, and an ignored signal stays ignored over exec.
+_IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
+
+
+class SpawnError(Exception):
+    """Bash could not be started; the message says what failed."""
+
+
+class Surroundings:
+    """What is the same for every script of this Bashd; read once, before the first fork."""
+
+    def __init__(self, *, bash: str, pass_env: "dict[str, str]") -> None:
+        self.bash = bash
+        self.environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            **_home_of(os.getuid()),
+            **pass_env,
+        }
+
+
+def _home_of(uid: int) -> "dict[str, str]":
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return {"HOME": "/", "USER": str(uid)}
+    return {"HOME": entry.pw_dir, "USER": entry.pw_name}
+
+
+class Bash:
+    """A started bash and our ends of its pipes. ``stderr_fd`` is None when both streams share one pipe."""
+
+    def __init__(self, pid: int, start_time: int, stdout_fd: int, stderr_fd: "int | None") -> None:
+        self.pid = pid
+        self.start_time = start_time  # clock ticks after boot
+        self.stdout_fd = stdout_fd
+        self.stderr_fd = stderr_fd
+
+
+def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: str) -> Bash:
+    """Start the script in a group of its own; raises ``SpawnError`` with nothing left behind.
+
+    ``own_directory`` is made for a command that names no ``cwd``; to remove it is the caller's.
+    """
+    user = _user(spec["run_as"])
+    environment = {
+        **surroundings.environment,
+        **_home(user),
+        "BASHD_COMMAND_ID": str(spec["id"]),
+        **spec["env"],
+    }
+    argv = [f"bashd-{spec['id']}", f"/dev/fd/{SCRIPT_FD}", *spec["args"]]
+    opened: list[int] = []
+    try:
+        cwd = spec["cwd"] or _make_directory(own_directory, user)
+        script = linux.sealed_memfd("script", spec["script"].encode())
+        opened.append(script)
+        if spec["stdin"] is None:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            stdin = linux.sealed_memfd("stdin", spec["stdin"].encode())
+        opened.append(stdin)
+        stdout, stdout_writer = _pipe()
+        opened += [stdout, stdout_writer]
+        stderr, stderr_writer = None, stdout_writer
+        if not spec["merge_stderr"]:
+            stderr, stderr_writer = _pipe()
+            opened += [stderr, stderr_writer]
+        descriptors = [(stdin, 0), (stdout_writer, 1), (stderr_writer, 2), (script, SCRIPT_FD)]
+        if user is None:
+            os.chdir(cwd)
+            pid = _spawn(surroundings.bash, argv, environment, descriptors)
+        else:
+            pid = _fork_as(user, cwd, surroundings.bash, argv, environment, descriptors)
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        where = f"{error.filename}: " if error.filename else ""
+        raise SpawnError(f"{where}{error.strerror}") from error
+    for fd in opened:
+        if fd not in (stdout, stderr):
+            os.close(fd)
+    started = linux.process(pid)
+    assert started is not None  # our unreaped child
+    return Bash(pid, started.start_time, stdout, stderr)
+
+
+def _user(name: "str | None") -> "pwd.struct_passwd | None":
+    if name is None:
+        return None
+    try:
+        return pwd.getpwnam(name)
+    except KeyError as error:
+        raise SpawnError(f"run_as: no user {name!r} on this machine") from error
+
+
+def _home(user: "pwd.struct_passwd | None") -> "dict[str, str]":
+    return {"HOME": user.pw_dir, "USER": user.pw_name} if user else {}
+
+
+def _make_directory(path: str, user: "pwd.struct_passwd | None") -> str:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass  # of a worker that went before it took the command
+    if user is not None:
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return path
+
+
+def _pipe() -> "tuple[int, int]":
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)  # ours alone: the script's end stays as programs expect it
+    return reader, writer
+
+
+def _spawn(path: str, argv: "list[str]", environment: "dict[str, str]", descriptors: "list[tuple[int, int]]") -> int:
+    """The plain case: no copy of our memory is made (posix_spawn(3))."""
+    return os.posix_spawn(
+        path,
+        argv,
+        environment,
+        file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in descriptors],
+        setpgroup=0,
+        setsigmask=[],
+        setsigdef=_IGNORED_BY_PYTHON,
+    )
+
+
+def _fork_as(
+    user: "pwd.struct_passwd",
+    cwd: str,
+    path: str,
+    argv: "list[str]",
+    environment: "dict[str, str]",
+    descriptors: "list[tuple[int, int]]",
+) -> int:
+    """Fork, become ``user`` for good, then exec. What fails in the child is raised here as ``OSError``."""
+    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    failure, failure_writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _become_bash(user, groups, cwd, path, argv, environment, descriptors, failure_writer)
+    os.close(failure_writer)
+    try:
+        text = os.read(failure, 4096)  # EOF when exec has closed the other end
+    finally:
+        os.close(failure)
+    if text:
+        os.waitpid(pid, 0)
+        number, _, step = text.decode().partition(" ")
+        raise OSError(int(number), os.strerror(int(number)), step)
+    return pid
+
+
+def _become_bash(
+    user: "pwd.struct_passwd",
+    groups: "list[int]",
+    cwd: str,
+    path: str,
+    argv: "list[str]",
+    environment: "dict[str, str]",
+    descriptors: "list[tuple[int, int]]",
+    failure_writer: int,
+) -> "NoReturn":
+    step = "setpgid"
+    try:
+        os.setpgid(0, 0)
+        for number in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_DFL)
+        for ours, theirs in descriptors:
+            os.dup2(ours, theirs)
+        # Groups before the user: afterwards we may change neither.
+        step = f"run_as {user.pw_name}"
+        os.setgroups(groups)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+        step = cwd
+        os.chdir(cwd)  # as the user, who must be able to reach it
+        step = path
+        os.execve(path, argv, environment)
+    except OSError as error:
+        os.write(failure_writer, f"{error.errno} {step}".encode())
+    finally:
+        os._exit(127)
+
+
+def remove_directory(path: str) -> None:
+    """Remove the command's own directory with all that is in it. One that is not there is fine."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass  # the command named a directory of its own
+    except OSError:
+        # rm(1) copes with what a script may have left: deep, wide, without permissions, full of links.
+        rm = os.posix_spawnp("rm", ["rm", "-rf", "--", path], {"PATH": os.defpath})
+        os.waitpid(rm, 0)

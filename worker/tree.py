@@ -1,0 +1,107 @@
+"""The tree of processes that one script started: in its group, and escaped from it; and how it is ended.
+
+``os.killpg`` alone misses whatever left the group (setsid, double fork, job control, daemons). As the worker
+is a subreaper, all of that is re-parented to it, at the latest when bash is dead, and is found below it.
+"""
+
+import os
+import signal
+
+from protocol import linux
+
+
+class Tree:
+    """Everything below this process but bash, which stays unreaped so that its group's id stays ours."""
+
+    def __init__(self, leader_pid: int) -> None:
+        self.leader_pid = leader_pid
+        self.leader_exited = False
+        self._seen: dict[tuple[int, int], bool] = {}  # (pid, start time) → in the group
+
+    def others(self) -> "list[linux.Process]":
+        """What is alive beside the leader."""
+        children = linux.own_children()
+        if self.leader_exited and children == [self.leader_pid]:
+            return []  # the dead have no children: what bash had left would be ours by now
+        return [one for one in linux.descendants(children) if one.pid != self.leader_pid]
+
+    def count(self, processes: "list[linux.Process]") -> bool:
+        """Remember these for the record; true if one of them is new."""
+        before = len(self._seen)
+        for one in processes:
+            self._seen.setdefault((one.pid, one.start_time), one.pgid == self.leader_pid)
+        return len(self._seen) > before
+
+    @property
+    def counted_in_group(self) -> int:
+        return sum(self._seen.values())
+
+    @property
+    def counted_escaped(self) -> int:
+        return len(self._seen) - self.counted_in_group
+
+    def signal_group(self, number: int) -> None:
+        """Send ``number`` to the group, and CONT after it: a stopped process sees no TERM until it goes on."""
+        _kill_group(self.leader_pid, number)
+        if number != signal.SIGSTOP:
+            _kill_group(self.leader_pid, signal.SIGCONT)
+
+    def kill_round(self) -> "list[linux.Process]":
+        """Send KILL to the group and to all that escaped it, and reap what is dead. Returns who was alive.
+
+        All are listed before the first is killed: killing on the way does not converge against processes that
+        start themselves again. Call it until nobody is left.
+        """
+        _kill_group(self.leader_pid, signal.SIGKILL)
+        alive = self.others()
+        self.count(alive)
+        kill_each(alive)
+        self.reap()
+        return alive
+
+    def reap(self) -> None:
+        """Collect the dead that were re-parented to us, but never bash: it is reaped last."""
+        while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is not None:
+            if dead.si_pid == self.leader_pid:
+                break  # its body hides the others from this question: ask for each of them
+            os.waitpid(dead.si_pid, 0)
+        else:
+            return
+        for pid in linux.own_children():
+            if pid != self.leader_pid:
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _kill_group(pgid: int, number: int) -> None:
+    try:
+        os.killpg(pgid, number)
+    except ProcessLookupError:
+        pass  # nobody is left in it, which is what was asked for
+    except PermissionError:
+        pass  # only processes that changed their user are left in it; the sweep names those it cannot kill
+
+
+def kill_each(processes: "list[linux.Process]") -> None:
+    """Send KILL to each of these descendants of ours, and to nobody who got one of their ids since."""
+    ours = {one.pid for one in processes} | {os.getpid()}
+    for one in processes:
+        kill_proven(one, ours)
+
+
+def kill_proven(one: linux.Process, parents: "set[int]") -> None:
+    """Send KILL to ``one`` if it is still the process that was seen, below one of ``parents``.
+
+    The pidfd pins the process first; only then is its identity read, so a reused id cannot be hit.
+    """
+    try:
+        pidfd = os.pidfd_open(one.pid)
+    except ProcessLookupError:
+        return  # already gone, which is what was asked for
+    try:
+        now = linux.process(one.pid)
+        if now is not None and now.start_time == one.start_time and now.ppid in parents:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # gone; or a process of another user, which the next round still finds and the record names
+    finally:
+        os.close(pidfd)

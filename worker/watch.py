@@ -1,0 +1,240 @@
+"""From the start of bash to the end of all it started: the worker's one loop.
+
+        pipes ──▶ journal            bash and its group
+      control ──▶ stop  ──────────▶  TERM+CONT … grace … KILL
+       SIGCHLD ──▶ reap, look        └─▶ escapees: swept, until waitpid says that nobody is left
+         clock ──▶ timeout, grace
+
+Bash stays unreaped (``waitid`` with ``WNOWAIT``) until its group is dead, so the group's id cannot have been
+given to anyone else. Only then is it reaped, and the end is recorded.
+"""
+
+import os
+import select
+import signal
+import time
+
+from protocol import control, journal
+from worker.bash import Bash
+from worker.record import Record, Streams
+from worker.tree import Tree, kill_each
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from protocol import linux
+
+SWEEP_PAUSE_S = (0.001, 1.0)  # between two rounds of killing: the first pause, doubled up to the last
+UNKILLABLE_AFTER_S = 10.0
+
+
+class Stop:
+    """A stop that is under way: whoever asked first gives the reason."""
+
+    def __init__(self, reason: str, kill_at: float) -> None:
+        self.reason = reason
+        self.kill_at = kill_at  # monotonic
+        self.while_bash_lived = False  # a signal of ours was sent before bash had ended
+
+
+class Watch:
+    """The state of one running command."""
+
+    def __init__(
+        self,
+        spec: "dict[str, Any]",
+        bash: Bash,
+        record: Record,
+        *,
+        control_fd: int,
+        wake_fd: int,
+        started: float,
+    ) -> None:
+        """``wake_fd`` gives the numbers of the signals that reached us; ``started`` is monotonic."""
+        self._spec = spec
+        self._bash = bash
+        self._record = record
+        self.streams = Streams(record, bash.stdout_fd, bash.stderr_fd)
+        self._control_fd = control_fd
+        self._wake_fd = wake_fd
+        self.tree = Tree(bash.pid)
+        self.stop: Stop | None = None
+        self.left = 0
+        self._timeout_at = None if spec["timeout_s"] is None else started + spec["timeout_s"]
+        self._killing_since: float | None = None
+        self._next_round = 0.0  # monotonic; only while killing
+        self._pause_s = SWEEP_PAUSE_S[0]
+        self._said_unkillable = False
+        self._poll = select.poll()
+        for fd in (*self.streams.kinds, control_fd, wake_fd):
+            self._poll.register(fd, select.POLLIN)
+
+    @property
+    def waits_for_leftovers(self) -> bool:
+        return bool(self._spec["leftovers"] == "wait")
+
+    def until_the_end(self) -> os.waitid_result:
+        """Run until bash and what it started are dealt with; returns how bash ended, bash being reaped."""
+        while not self._step():
+            self._wait()
+        result = os.waitid(os.P_PID, self._bash.pid, os.WEXITED)
+        assert result is not None
+        if self.left == 0:
+            self._sweep_rest()
+        self.streams.drain(close=self.left == 0)
+        self._record.name_missing()
+        return result
+
+    def _step(self) -> bool:
+        """Decide what follows from where we stand; true when it is over but for the reaping."""
+        now = time.monotonic()
+        if self.stop is None and self._timeout_at is not None and now >= self._timeout_at:
+            self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "timeout", None)
+        if self.stop is not None and now >= self.stop.kill_at:
+            self._begin_killing(now)
+        if self._killing_since is None and self.tree.leader_exited:
+            others = self.tree.others()
+            if not others:
+                return True
+            if self._must_wait_for(others):
+                self.tree.reap()
+                return False
+            if self.stop is None and self._spec["leftovers"] == "leave":
+                self.left = len(others)
+                return True
+            self._begin_killing(now)
+        return self._killing_since is not None and self._kill(now)
+
+    def _must_wait_for(self, others: "list[linux.Process]") -> bool:
+        """After the end of bash: true while those left have time to end by themselves."""
+        if self.stop is not None:
+            # Members of the group got the signal and have their grace; escapees did not hear of it.
+            return any(one.pgid == self._bash.pid for one in others)
+        return self.waits_for_leftovers
+
+    def _begin_stop(self, number: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> None:
+        """Signal the group and set the time for KILL. A second stop may only bring that time forward."""
+        kill_at = time.monotonic() + grace_s
+        if self.stop is None:
+            self.stop = Stop(reason, kill_at)
+        self.stop.kill_at = min(self.stop.kill_at, kill_at)
+        self.stop.while_bash_lived = self.stop.while_bash_lived or not self._look_for_exit()
+        stopping = {
+            "signal": int(number),
+            "reason": reason,
+            "grace_s": grace_s,
+            "requested_at_ns": requested_at_ns,
+        }
+        self._record.fact(journal.STOPPING, stopping)
+        self.tree.count(self.tree.others())
+        self.tree.signal_group(number)
+
+    def _begin_killing(self, now: float) -> None:
+        if self._killing_since is None:
+            self._killing_since = self._next_round = now
+
+    def _kill(self, now: float) -> bool:
+        """One round of the sweep when its time has come; true when only bash's body is left."""
+        assert self._killing_since is not None
+        if now < self._next_round:
+            return False
+        known = self.tree.counted_in_group + self.tree.counted_escaped
+        alive = self.tree.kill_round()
+        self._look_for_exit()
+        if not alive and self.tree.leader_exited:
+            return True
+        if self.tree.counted_in_group + self.tree.counted_escaped > known:
+            self._pause_s = SWEEP_PAUSE_S[0]  # new ones appear: be quick
+        self._next_round = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, SWEEP_PAUSE_S[1])
+        if now - self._killing_since > UNKILLABLE_AFTER_S and not self._said_unkillable:
+            self._say_unkillable(alive)
+        return False
+
+    def _say_unkillable(self, alive: "list[linux.Process]") -> None:
+        """A process in uninterruptible sleep takes no signal: say who, and go on watching."""
+        pids = [one.pid for one in alive] + ([] if self.tree.leader_exited else [self._bash.pid])
+        self._record.fact(journal.UNKILLABLE, {"processes": [{"pid": p, "wchan": _wchan(p)} for p in pids[:20]]})
+        self._said_unkillable = True
+
+    def _sweep_rest(self) -> None:
+        """Until waitpid itself says that nobody is left, which is the only proof.
+
+        A scan alone may miss an orphan that is between two parents. The group's id is no longer ours to
+        signal here, bash being reaped.
+        """
+        while True:
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            others = self.tree.others()
+            self.tree.count(others)
+            kill_each(others)
+
+    def _look_for_exit(self) -> bool:
+        """Note whether bash has exited, leaving its body as it is."""
+        if not self.tree.leader_exited:
+            status = os.waitid(os.P_PID, self._bash.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            self.tree.leader_exited = status is not None
+        return self.tree.leader_exited
+
+    def _wait(self) -> None:
+        """Sleep until something happens or a time has come, and take in what happened."""
+        for fd, _ in self._poll.poll(self._timeout_ms()):
+            if fd == self._wake_fd:
+                self._take_signals()
+            elif fd == self._control_fd:
+                self._take_stops()
+            elif not self.streams.read(fd):
+                self._poll.unregister(fd)
+        if self._record.report_due is not None and time.monotonic() >= self._record.report_due:
+            self._record.report()
+
+    def _timeout_ms(self) -> "int | None":
+        times = [self._record.report_due]
+        if self._killing_since is not None:
+            times.append(self._next_round)
+        elif self.stop is not None:
+            times.append(self.stop.kill_at)
+        else:
+            times.append(self._timeout_at)
+        due = [one for one in times if one is not None]
+        if not due:
+            return None
+        # One more millisecond: poll's clock is coarser than ours, and waking too early would spin.
+        return min(max(0, int((min(due) - time.monotonic()) * 1000) + 1), 2**31 - 1)
+
+    def _take_signals(self) -> None:
+        numbers = os.read(self._wake_fd, 4096)
+        if signal.SIGCHLD in numbers:
+            self._look_for_exit()
+            if not self.tree.leader_exited:
+                self._note_pause()
+                self.tree.reap()
+        if {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & set(numbers):
+            # Not from Bashd, which uses the control pipe: from whoever ends the whole service at once.
+            self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "shutdown", None)
+
+    def _note_pause(self) -> None:
+        """Record that bash was stopped (SIGSTOP) or goes on."""
+        try:
+            change = os.waitid(os.P_PID, self._bash.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+        except ChildProcessError:
+            return  # it ended this moment: the next signal says so
+        if change is not None:
+            self._record.fact(journal.PAUSED, {"paused": change.si_code == os.CLD_STOPPED})
+
+    def _take_stops(self) -> None:
+        for stop in control.parse_control(os.read(self._control_fd, 65536)):
+            self._begin_stop(stop["signal"], stop["grace_s"], stop["reason"], stop["requested_at_ns"])
+
+
+def _wchan(pid: int) -> str:
+    """Where in the kernel the process sleeps, as far as the kernel tells."""
+    try:
+        with open(f"/proc/{pid}/wchan") as file:
+            return file.read()
+    except OSError:
+        return ""
