@@ -102,7 +102,7 @@ class PostgresServer:
         """The address of a new and empty database."""
         name = f"tests_{next(self._numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
         return self.url(name)
 
     def close(self) -> None:

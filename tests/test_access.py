@@ -29,7 +29,7 @@ PROTECTED = [
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
 @pytest.mark.parametrize(
     "authorization",
-    [None, "Bearer wrong", "Bearer ", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ü"],
+    [None, "Bearer wrong", "Bearer", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ü"],
 )
 def test_without_the_token_nothing_is_told(service: Service, method: str, path: str, authorization: str | None) -> None:
     """401 before the route is looked up and before the body is read, so it tells nothing of either."""

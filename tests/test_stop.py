@@ -55,7 +55,7 @@ def test_who_does_not_listen_is_killed_after_the_grace(service: Service, mark: s
 
 def test_a_stop_may_name_its_signal_and_its_grace(service: Service, mark: str) -> None:
     """The body of the stop outweighs what the command said."""
-    command = service.run(f"trap 'echo int; exit 5' INT; trap '' TERM; echo ready; sleep {mark} & wait", grace_s=60)
+    command = service.run(f"trap 'echo int; exit 5' INT; trap '' TERM; echo ready; sleep {mark}", grace_s=60)
     service.says(command, b"ready")
     deaf = service.run(f"trap '' TERM; echo ready; sleep {mark}; sleep {mark}", grace_s=60)
     service.says(deaf, b"ready")

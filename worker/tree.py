@@ -10,6 +10,9 @@ import signal
 from protocol import linux
 
 
+MAX_BODIES = 4096  # of killed processes, not yet reaped
+
+
 class Tree:
     """Everything below this process but bash, which stays unreaped so that its group's id stays ours."""
 
@@ -49,14 +52,22 @@ class Tree:
     def kill_round(self) -> "list[linux.Process]":
         """Send KILL to the group and to all that escaped it, and reap what is dead. Returns who was alive.
 
-        All are listed before the first is killed: killing on the way does not converge against processes that
-        start themselves again. Call it until nobody is left.
+        Call it until nobody is left. First our own children, at once: a process that forks and exits for ever is
+        ours in every moment, and gone before a careful look is over. Then everything below them, all listed before
+        the first is killed: killing on the way does not converge against processes that start themselves again.
         """
         _kill_group(self.leader_pid, signal.SIGKILL)
+        children = linux.own_children()
+        for pid in children:
+            if pid != self.leader_pid:
+                _kill_child(pid)
         alive = self.others()
         self.count(alive)
         kill_each(alive)
-        self.reap()
+        # The bodies are left lying while any are alive: they count against the limit of processes, so a fork bomb
+        # that has reached it cannot go on.
+        if not alive or len(children) > MAX_BODIES:
+            self.reap()
         return alive
 
     def reap(self) -> None:
@@ -64,12 +75,30 @@ class Tree:
         while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is not None:
             if dead.si_pid == self.leader_pid:
                 break  # its body hides the others from this question: ask for each of them
-            os.waitpid(dead.si_pid, 0)
+            self._reap_one(dead)
         else:
             return
         for pid in linux.own_children():
             if pid != self.leader_pid:
-                os.waitpid(pid, os.WNOHANG)
+                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                if ended is not None:
+                    self._reap_one(ended)
+
+    def _reap_one(self, dead: os.waitid_result) -> None:
+        if dead.si_code == os.CLD_KILLED and dead.si_status == signal.SIGKILL:
+            # One of ours, most likely, and perhaps never seen alive: its body still tells where it belonged.
+            body = linux.process(dead.si_pid)
+            if body is not None:
+                self.count([body])
+        os.waitpid(dead.si_pid, 0)
+
+
+def _kill_child(pid: int) -> None:
+    """Send KILL to a child of ours: as long as we have not reaped it, its id is its own."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        pass  # it changed its user; the record names whom we cannot kill
 
 
 def _kill_group(pgid: int, number: int) -> None:

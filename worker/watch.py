@@ -115,6 +115,7 @@ class Watch:
 
     def _begin_stop(self, number: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> None:
         """Signal the group and set the time for KILL. A second stop may only bring that time forward."""
+        _hurry()
         kill_at = time.monotonic() + grace_s
         if self.stop is None:
             self.stop = Stop(reason, kill_at)
@@ -133,6 +134,7 @@ class Watch:
     def _begin_killing(self, now: float) -> None:
         if self._killing_since is None:
             self._killing_since = self._next_round = now
+            _hurry()
 
     def _kill(self, now: float) -> bool:
         """One round of the sweep when its time has come; true when only bash's body is left."""
@@ -145,9 +147,12 @@ class Watch:
         if not alive and self.tree.leader_exited:
             return True
         if self.tree.counted_in_group + self.tree.counted_escaped > known:
-            self._pause_s = SWEEP_PAUSE_S[0]  # new ones appear: be quick
-        self._next_round = now + self._pause_s
-        self._pause_s = min(self._pause_s * 2, SWEEP_PAUSE_S[1])
+            # New ones appear: no pause at all, they do not make one either.
+            self._pause_s = SWEEP_PAUSE_S[0]
+            self._next_round = now
+        else:
+            self._next_round = now + self._pause_s
+            self._pause_s = min(self._pause_s * 2, SWEEP_PAUSE_S[1])
         if now - self._killing_since > UNKILLABLE_AFTER_S and not self._said_unkillable:
             self._say_unkillable(alive)
         return False
@@ -210,7 +215,7 @@ class Watch:
         numbers = os.read(self._wake_fd, 4096)
         if signal.SIGCHLD in numbers:
             self._look_for_exit()
-            if not self.tree.leader_exited:
+            if not self.tree.leader_exited and self._killing_since is None:
                 self._note_pause()
                 self.tree.reap()
         if {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & set(numbers):
@@ -229,6 +234,17 @@ class Watch:
     def _take_stops(self) -> None:
         for stop in control.parse_control(os.read(self._control_fd, 65536)):
             self._begin_stop(stop["signal"], stop["grace_s"], stop["reason"], stop["requested_at_ns"])
+
+
+def _hurry() -> None:
+    """Go before every ordinary process from now on, if we may: what is left to do is to end them.
+
+    Else a crowd of sessions that fork for ever gets a share of the processor for each of them, and we get one.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except OSError:
+        pass  # only root may
 
 
 def _wchan(pid: int) -> str:

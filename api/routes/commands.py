@@ -20,7 +20,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @routes.post("/")
     async def add(request: Request) -> HTTPResponse:
-        parameters = Parameters(request.args)
+        parameters = Parameters(request.get_args(keep_blank_values=True))
         wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
         parameters.done()
         if "idempotency-key" in request.headers:
@@ -34,7 +34,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @routes.get("/")
     async def page(request: Request) -> HTTPResponse:
-        parameters = Parameters(request.args)
+        parameters = Parameters(request.get_args(keep_blank_values=True))
         limit = parameters.integer("limit", least=1, most=1000, default=50)
         offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
         cursor = parameters.integer("cursor", least=1, most=MAX_ID, default=0) or None
@@ -47,7 +47,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @routes.get("/<command_id:str>")
     async def get(request: Request, command_id: str) -> HTTPResponse:
-        parameters = Parameters(request.args)
+        parameters = Parameters(request.get_args(keep_blank_values=True))
         wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
         parameters.done()
         command = await commands.get(parse_id(command_id))
@@ -57,7 +57,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @routes.post("/<command_id:str>/stop")
     async def stop(request: Request, command_id: str) -> HTTPResponse:
-        Parameters(request.args).done()
+        Parameters(request.get_args(keep_blank_values=True)).done()
         if request.body.strip():
             require_json(request)
         wanted = parse_stop(request.body)
@@ -66,7 +66,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @routes.get("/<command_id:str>/output")
     async def output(request: Request, command_id: str) -> None:
-        parameters = Parameters(request.args)
+        parameters = Parameters(request.get_args(keep_blank_values=True))
         stream = parameters.text("stream", ("both", *STREAMS)) or "both"
         offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
         limit = parameters.integer("limit", least=1, most=MAX_ID, default=0) or None

@@ -44,7 +44,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @routes.get("/command")
     async def page(request: Request) -> HTTPResponse:
-        parameters = Parameters(request.args)
+        parameters = Parameters(request.get_args(keep_blank_values=True))
         limit = parameters.integer("limit", least=1, most=1000, default=1000)
         offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
         parameters.done()
