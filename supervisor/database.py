@@ -24,7 +24,9 @@ def check(conninfo: str) -> str | None:
     except psycopg.Error as error:
         raise DatabaseError(f"database_url is malformed: {_line(error)}") from error
     try:
-        with psycopg.connect(conninfos.make_conninfo(conninfo, connect_timeout=CONNECT_TIMEOUT_S), autocommit=True) as connection:
+        with psycopg.connect(
+            conninfos.make_conninfo(conninfo, connect_timeout=CONNECT_TIMEOUT_S), autocommit=True
+        ) as connection:
             row = connection.execute("show server_version_num").fetchone()
             if row is not None and int(row[0]) < 140000:
                 raise DatabaseError("the database is older than PostgreSQL 14")

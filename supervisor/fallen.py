@@ -27,6 +27,7 @@ class Fallen:
     id: int
     story: story.Story
     adopted: bool  # its orphans may be init's or the machine's, not ours
+    host_died: bool  # its worker belonged to another life of this machine: nothing of it can be alive
     status: int | None  # the worker's wait status, if we know it
     taken_over: PendingStop | None = None  # we killed the worker to carry out this stop
     bash_status: int | None = None  # wait status, when bash came to us
@@ -70,7 +71,7 @@ def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_kno
     ``known`` are our own children that are no orphans, ``init_known`` those of init.
     """
     roots = [pid for pid in linux.own_children() if pid not in known]
-    if any(one.adopted for one in fallen):
+    if any(one.adopted and not one.host_died for one in fallen):
         roots += [pid for pid in linux.children(init_pid) if pid not in init_known]
     orphans = linux.descendants(roots)
     parents = {os.getpid(), init_pid} | {one.pid for one in orphans}
@@ -86,7 +87,7 @@ def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_kno
 
 def _elsewhere(fallen: list[Fallen], searched: set[int]) -> list[linux.Process]:
     """What is proven to come from an adopted worker and hangs below none of us."""
-    adopted = [one for one in fallen if one.adopted]
+    adopted = [one for one in fallen if one.adopted and not one.host_died]
     if not adopted:
         return []
     found = [linux.process(pid) for pid in linux.all_pids() if pid not in searched]
@@ -148,7 +149,7 @@ def _ending(one: Fallen, at_ns: int) -> dict[str, Any]:
     code = None if one.bash_status is None else os.waitstatus_to_exitcode(one.bash_status)
     ending: dict[str, Any] = {
         "status": "lost",
-        "reason": "worker_died",
+        "reason": "host_died" if one.host_died else "worker_died",
         "exit_code": None,
         "signal": None,
         "swept": {"group": in_group, "escaped": escaped, "left": 0},

@@ -172,7 +172,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _become_init(config: Config, lock_fd: int, listening: socket.socket) -> NoReturn:
-    """Replace this program. Settings, secrets among them, go in a sealed memfd; PATH, LANG and TZ are the environment."""
+    """Replace this program. The settings, secrets among them, go in a sealed memfd; the environment is almost empty."""
     config_fd = linux.sealed_memfd("bashd settings", config.to_json())
     passed = [config_fd, lock_fd, listening.fileno()]
     for fd in passed:

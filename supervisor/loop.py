@@ -19,7 +19,7 @@ import time
 from collections import deque
 
 from protocol import control, journal, linux, story
-from protocol.config import Config
+from protocol.config import Config, boot_id
 from protocol.messages import (
     MAX_CHANGED_IDS,
     Accepted,
@@ -54,6 +54,7 @@ class Supervisor:
         self._forker = forker
         self._api = api
         self._init_pid = init_pid
+        self._boot_id = boot_id()
         self._log = Log("supervisor", config.log_format)
         self._children: dict[int, Child] = {}
         self._fallen: dict[int, Fallen] = {}
@@ -387,7 +388,9 @@ class Supervisor:
         taken_over = child.taken_over if child is not None else None
         if child is not None:
             self._forget(child)
-        self._fallen[command_id] = Fallen(command_id, facts, adopted, status, taken_over)
+        assert facts.worker is not None
+        host_died = facts.worker.get("boot_id", self._boot_id) != self._boot_id
+        self._fallen[command_id] = Fallen(command_id, facts, adopted, host_died, status, taken_over)
         if taken_over is None:
             self._log.error("a worker died before its command's end", command=command_id, wait_status=status)
 

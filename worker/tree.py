@@ -9,7 +9,6 @@ import signal
 
 from protocol import linux
 
-
 MAX_BODIES = 4096  # of killed processes, not yet reaped
 
 

@@ -1,0 +1,33 @@
+# Builds with the classic builder too. The database is expected beside it (docker-compose.yml); without one, Bashd runs
+# the PostgreSQL of its own wheel below /var/lib/bashd.
+FROM python:3.13-slim AS build
+RUN pip install --no-cache-dir uv
+WORKDIR /app
+ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+COPY pyproject.toml uv.lock README.md ./
+RUN uv sync --frozen --no-dev --no-install-project --python "$(command -v python3)"
+COPY . .
+RUN uv sync --frozen --no-dev --no-editable --python "$(command -v python3)"
+
+FROM python:3.13-slim
+# procps: operators look at process groups with ps.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends procps \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --create-home --home-dir /home/bashd --shell /usr/sbin/nologin bashd \
+    && install -d -o bashd -g bashd -m 0700 /var/lib/bashd
+COPY --from=build /app/.venv /app/.venv
+ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
+    LANG=C.UTF-8 \
+    BASHD_HOST=0.0.0.0 \
+    BASHD_STATE_DIR=/var/lib/bashd
+USER bashd
+WORKDIR /home/bashd
+VOLUME /var/lib/bashd
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+# As PID 1 a signal that comes before its handler stands is lost. Blocked it waits until init takes it.
+ENTRYPOINT ["env", "--block-signal=TERM,INT,HUP", "bashd"]
+CMD ["serve"]
