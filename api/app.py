@@ -12,15 +12,18 @@ from sanic import json as json_response
 from api import problems
 from api.access import Access
 from api.commands import Commands
+from api.handover import first_line
 from api.routes import commands as command_routes
 from api.routes import health, seed
+from api.store import DatabaseAway
 from protocol.config import Config
 
 log = logging.getLogger("bashd.api")
 
 Application = Sanic[Any, Any]
 
-QUIET_S = 3600  # no limit of Sanic's own on how long an answer may take: `follow` lasts as long as a command
+# No limit of Sanic's own on how long an answer may be silent: `follow` lasts as long as a command.
+QUIET_S = 20 * 365 * 24 * 3600
 
 
 def build(config: Config, commands: Commands) -> Application:
@@ -71,6 +74,8 @@ def _translated(request: Request, error: Exception) -> problems.Problem:
             return problems.TooLarge("The request is larger than allowed (max_body_bytes).")
         case sanic_exceptions.RequestTimeout() | sanic_exceptions.SanicException() if error.status_code < 500:
             return problems.Malformed(str(error) or "The request cannot be understood.")
+        case _ if isinstance(error, DatabaseAway):
+            return problems.Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
         case _:
             log.error("a request failed: %s %s", request.method, request.path, exc_info=error)
             return problems.Problem("The log of Bashd says more.")

@@ -144,10 +144,10 @@ class Command:
             "duration_s": self.duration_s,
             "stdout_bytes": self.stdout_bytes,
             "stderr_bytes": self.stderr_bytes,
-            "truncated": self.truncated,
+            "truncated": self.truncated and {stream: self.truncated[stream] for stream in ("stdout", "stderr")},
             "swept": {"group": self.swept_group, "escaped": self.swept_escaped, "left": self.swept_left},
             "usage": {"cpu_s": self.cpu_s, "max_rss_bytes": self.max_rss_bytes},
-            "evidence": self.evidence,
+            "evidence": _plain(self.evidence),  # a jsonb column gives keys back in an order of its own
         }
 
 
@@ -174,7 +174,7 @@ def _truncated(story: Story) -> dict[str, list[list[int]]] | None:
 
 
 def _plain(value: Any) -> Any:
-    """Evidence in the form in which a jsonb column gives it back: sorted keys, no NUL, no lone surrogate."""
+    """Evidence as it is shown and kept: sorted keys, and no NUL or lone surrogate, which jsonb refuses."""
     if isinstance(value, dict):
         return {_plain(key): _plain(value[key]) for key in sorted(value)}
     if isinstance(value, list):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any, TypeVar
 
 from api.command import Command, at
 from api.handover import Handover, first_line
 from api.link import Link
-from api.live import Lives
+from api.live import Live, Lives
 from api.models import CommandRequest
 from api.output import Output
 from api.problems import NotFound, Unavailable
+from api.recorder import log_end
 from api.store import DatabaseAway, Store
 
 DATABASE_WITHIN_S = 2.0
+HANDED_OVER_WITHIN_S = 1.0
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ class Commands:
         self._link = link
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
+        self._closing = False
 
     async def add(self, request: CommandRequest) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
@@ -51,26 +55,42 @@ class Commands:
         return self._lives.shown(row)
 
     async def wait(self, command: Command, seconds: float) -> Command:
-        """The command when it has ended, or as it is when the time is over."""
+        """The command when it has ended, or as it is when the time is over or Bashd is closing.
+
+        Raises nothing: the command was accepted or found, and must not be answered with a refusal.
+        """
         try:
             async with asyncio.timeout(seconds):
-                while not command.final:
+                while not command.final and not self._closing:
                     live = self._lives.get(command.id)
                     if live is None:
-                        await self._lives.arrival()
-                    else:
+                        command = await self._turn(command.id)
+                        continue
+                    if not live.over:
                         await live.change()
-                    command = live.command if live is not None else await self.get(command.id)
-        except TimeoutError:
-            return await self.get(command.id)
-        return command
+                    command = live.command
+        except (TimeoutError, Unavailable, NotFound):
+            pass  # then what we know of it is the answer
+        return self._lives.shown(command)
 
     async def started(self, command: Command) -> Command:
-        """A command that waits, once its turn has come or it was stopped."""
-        while command.handed_boot_id is None and not command.final:
-            await self._lives.arrival()
-            command = await self.get(command.id)
+        """A command once it is live or final; raises ``Unavailable``."""
+        while not command.final and self._lives.get(command.id) is None:
+            command = await self._turn(command.id)
         return command
+
+    async def _turn(self, command_id: int) -> Command:
+        """Wait until a command that is not live becomes live or ends, or everybody is told to look again."""
+        with self._lives.turn(command_id) as turn:
+            command = await self.get(command_id)
+            if not command.final and self._lives.get(command_id) is None:
+                await turn
+        return self._lives.shown(command)
+
+    def close(self) -> None:
+        """Answer those who wait, with what is known now: the process is about to end."""
+        self._closing = True
+        self._lives.wake_all()
 
     async def page(
         self,
@@ -107,18 +127,36 @@ class Commands:
         if command.final:
             return command
         if command.handed_boot_id is None:
-            stopped = await self._ask_database(self._store.stop_waiting(command_id, requested_at))
+            stopped = await self._ask_database(self._stop_waiting(command_id, requested_at))
             if stopped is not None:
-                self._handover.left_queue()
                 return stopped
             command = await self.get(command_id)  # its turn came while we asked
         live = self._lives.get(command_id)
+        if live is None and not command.final:
+            live, command = await self._handed_over(command_id)
         if live is None or live.ended:
             return command
         own_grace = command.grace_s if grace_s is None else grace_s
         await self._link.stop(command_id, signal, own_grace, requested_at_ns)
         live.note_stop(requested_at)
         return live.command
+
+    async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
+        stopped = await self._store.stop_waiting(command_id, requested_at)
+        if stopped is not None:
+            self._handover.left_queue(command_id)
+            log_end(stopped)
+        return stopped
+
+    async def _handed_over(self, command_id: int) -> tuple[Live | None, Command]:
+        """A command whose row says that it is handed over, when it is live or final; raises ``Unavailable``."""
+        try:
+            async with asyncio.timeout(HANDED_OVER_WITHIN_S):
+                command = await self._turn(command_id)
+        except TimeoutError as error:
+            detail = f"Command {command_id} is being handed over to a worker and cannot be told yet."
+            raise Unavailable(detail, headers={"Retry-After": "1"}) from error
+        return self._lives.get(command_id), command
 
     async def ready(self) -> dict[str, str]:
         """What keeps us from accepting commands: part → why. Empty when nothing does."""
@@ -140,6 +178,7 @@ class Commands:
     async def _ask_database(self, asking: Coroutine[Any, Any, T], within_s: float = DATABASE_WITHIN_S) -> T:
         """What the database answers; raises ``Unavailable`` when it is away or silent."""
         task = asyncio.ensure_future(asking)
+        task.add_done_callback(_look_at_late_answer)
         # Not wait_for: cancelling a query of a server that hangs takes as long as the server hangs.
         done, _ = await asyncio.wait({task}, timeout=within_s)
         try:
@@ -147,11 +186,10 @@ class Commands:
                 return task.result()
         except DatabaseAway as error:
             raise Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}) from error
-        task.add_done_callback(_look_at_late_answer)
         raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
 
 
 def _look_at_late_answer(task: asyncio.Future[Any]) -> None:
-    """Nobody waits for it any more; looked at, so that its exception is not reported as forgotten."""
+    """Perhaps nobody waits for it any more; looked at, so that its exception is not reported as forgotten."""
     if not task.cancelled():
         task.exception()

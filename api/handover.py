@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from api.command import Command
+from api.doubtful import Doubtful
 from api.link import Link
 from api.live import Live, Lives
 from api.problems import QueueFull, Unavailable
@@ -27,13 +28,14 @@ TRY_AGAIN_S = 1.0
 log = logging.getLogger("bashd.api")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Arrival:
     """A command on its way into its row. ``answered``: its client has been told that it was not accepted."""
 
     command: Command
     accepted: asyncio.Future[Command]
     answered: bool = False
+    id: int = 0  # until its row is on its way
 
 
 class Handover:
@@ -50,7 +52,9 @@ class Handover:
         self._arrivals: deque[_Arrival] = deque()
         self._wake = asyncio.Event()
         self._waiting = 0  # rows that wait for their turn
-        self._doubtful: list[int] = []  # their clients were told 503; their rows may exist all the same
+        self._being_written = 0  # arrivals whose rows are on their way to the database
+        self._handed_over_unknown = False  # rows may be marked as handed over that we have not been told of
+        self._doubtful = Doubtful(places.not_accepted)
         self._without_journal: deque[Command] = deque()  # handed over, but the disk did not take the journal
         self.opened = False
         self.draining = False
@@ -61,20 +65,24 @@ class Handover:
         self.opened = True
         self._wake.set()
 
-    @property
-    def waiting(self) -> int:
-        return self._waiting
+    def suspend(self) -> None:
+        """Accept and hand over nothing until ``resume``: the database is not ours for now."""
+        self.opened = False
+
+    def resume(self) -> None:
+        """Go on where ``suspend`` stopped."""
+        self.opened = True
+        self._wake.set()
 
     async def add(self, command: Command) -> Command:
-        """Accept a command: returns it with its id once its row is committed.
+        """Accept a command: returns it with its id once its row is committed, be it that we have to be opened first.
 
         Raises ``Unavailable`` when that is not certain within ``ACCEPT_WITHIN_S`` (then it will never run) and
         ``QueueFull``.
         """
         self._refuse_if_draining()
-        if not self.opened:
-            raise Unavailable("PostgreSQL is not available yet.", headers={"Retry-After": "2"})
-        if self._waiting + len(self._arrivals) >= self._config.max_queued + self._free():
+        coming = len(self._arrivals) + self._being_written
+        if self._waiting + coming >= self._config.max_queued + self._free():
             detail = f"{self._config.max_queued} commands are waiting already."
             raise QueueFull(detail, headers={"Retry-After": "5"})
         arrival = _Arrival(command, asyncio.get_running_loop().create_future())
@@ -83,9 +91,17 @@ class Handover:
         # Not wait_for: a database that hangs would hold up the cancelling as well.
         done, _ = await asyncio.wait({arrival.accepted}, timeout=ACCEPT_WITHIN_S)
         if not done:
-            arrival.answered = True
+            self._give_up(arrival)
             raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
         return arrival.accepted.result()
+
+    def _give_up(self, arrival: _Arrival) -> None:
+        """See to it that it never runs: its client is about to be told 503."""
+        arrival.answered = True
+        if arrival.id:
+            self._doubtful.add([arrival.id])
+        elif arrival in self._arrivals:
+            self._arrivals.remove(arrival)
 
     def _refuse_if_draining(self) -> None:
         if self.draining:
@@ -99,23 +115,25 @@ class Handover:
         if self._waiting:
             self._wake.set()
 
-    def left_queue(self) -> None:
+    def left_queue(self, command_id: int) -> None:
         """A waiting command was stopped."""
-        self._waiting -= 1
-        self._lives.announce()
+        self._waiting = max(0, self._waiting - 1)
+        self._lives.announce(command_id)
 
     async def run(self) -> None:
         """Take in arrivals and hand over, for ever."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not self.opened:
+                continue  # who comes meanwhile waits a moment: most often it is that of our start
             try:
-                if self._doubtful:
-                    await self._store.refuse(self._doubtful)
-                    self._doubtful = []
-                while self._arrivals:
-                    await self._take_in()
+                await self._take_in()
+                # Between the two: among the rows that wait may be one whose client was told 503.
+                await self.refuse_doubtful()
                 await self._hand_over_waiting()
+                if self._arrivals:
+                    self._wake.set()
             except DatabaseAway:
                 # The recorder says so in the log. What waits in rows waits on; arrivals have been answered.
                 asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._wake.set)
@@ -129,48 +147,69 @@ class Handover:
                 batch.append(arrival)
         if not batch:
             return
-        ids: list[int] = []
+        self._being_written = len(batch)
         try:
             while len(self._ids) < len(batch):
                 self._ids += await self._store.reserve_ids(max(IDS_AT_ONCE, len(batch)))
-            ids = [self._ids.popleft() for _ in batch]
+            for arrival in batch:
+                arrival.id = self._ids.popleft()
             # A command's turn is at once when nobody waits before it and there is room.
             free = 0 if self._waiting or self.draining else self._free()
             commands = [
-                replace(arrival.command, id=command_id, handed_boot_id=self._boot_id if index < free else None)
-                for index, (arrival, command_id) in enumerate(zip(batch, ids, strict=True))
+                replace(arrival.command, id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
+                for index, arrival in enumerate(batch)
             ]
             await self._store.add(commands)
         except DatabaseAway as error:
-            self._doubtful += ids
+            self._doubtful.add([one.id for one in batch if one.id and not one.answered])
             for arrival in batch:
                 if not arrival.answered:
                     problem = Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
                     arrival.accepted.set_exception(problem)
             raise
+        finally:
+            self._being_written = 0
         for arrival, command in zip(batch, commands, strict=True):
             if arrival.answered:
-                self._doubtful.append(command.id)
-                self._wake.set()
-                continue
+                continue  # its row is there, and about to be refused
             if command.handed_boot_id is None:
                 self._waiting += 1
             else:
                 self.hand_over(command)
             arrival.accepted.set_result(command)
 
+    async def refuse_doubtful(self) -> None:
+        """Let no command run whose client was told 503. Raises when PostgreSQL is away."""
+        if self._doubtful.ids:
+            await self._store.refuse(self._doubtful.ids)
+            self._doubtful.settle()
+
     async def _hand_over_waiting(self) -> None:
+        if self._handed_over_unknown:
+            await self._complete_hand_over()
         for _ in range(len(self._without_journal)):
             self.hand_over(self._without_journal.popleft())
         free = self._free()
-        if not self._waiting or not free or self.draining:
+        if not self._waiting or not free or self.draining or not self.opened:
             return
+        self._handed_over_unknown = True
         commands = await self._store.hand_over(self._boot_id, min(free, self._waiting))
+        self._handed_over_unknown = False
         self._waiting = max(0, self._waiting - len(commands))
         for command in commands:
             self.hand_over(command)
         if not commands:
             self._waiting = 0  # counted wrongly after an outcome nobody knew: the rows are right
+
+    async def _complete_hand_over(self) -> None:
+        """After a commit whose answer was lost: hand over the rows that say they are and of which we know nothing."""
+        # Taken before the rows are read: a command that ends meanwhile must not seem to be unknown, and run twice.
+        known = {live.id for live in self._lives} | {one.id for one in self._without_journal}
+        for command in await self._store.handed_over():
+            if command.id not in known and command.handed_boot_id == self._boot_id:
+                self._waiting = max(0, self._waiting - 1)
+                self.hand_over(command)
+        self._handed_over_unknown = False
 
     def hand_over(self, command: Command) -> Live | None:
         """Write the journal and order a worker. For a command whose row says that it is handed over."""

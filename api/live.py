@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -49,6 +50,7 @@ class Live:
         # Where the row stands; None until it has been compared with the database.
         self.recorded: Mark | None = None
         self.row: Command | None = None  # what of it was last recorded
+        self._removed = False
         self._changed: asyncio.Future[None] | None = None
 
     @property
@@ -58,6 +60,16 @@ class Live:
     @property
     def ended(self) -> bool:
         return self.story.ended is not None
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will come from here: it has ended, or is not followed any more."""
+        return self.ended or self._removed
+
+    def remove(self) -> None:
+        """Note that nobody follows it any more; who waits for a change looks again."""
+        self._removed = True
+        self.wake()
 
     def follow(self) -> bool:
         """Read what is new; true when there may be more. Wakes those who wait in ``change``."""
@@ -136,8 +148,8 @@ class Lives:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._by_id: dict[int, Live] = {}
-        self._arrived: asyncio.Future[None] | None = None
-        self.draining = False
+        self._arrived = asyncio.Event()
+        self._turns: dict[int, set[asyncio.Future[None]]] = {}  # of those who wait for commands that wait
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -164,22 +176,43 @@ class Lives:
     def add(self, command: Command) -> Live:
         """Begin to follow a command's journal; raises ``FileNotFoundError`` without one."""
         live = self._by_id[command.id] = Live(command, self._places.journal(command.id))
-        self.announce()
+        self._arrived.set()
+        self.announce(command.id)
         return live
 
     def remove(self, live: Live) -> None:
         """Stop following: its final row is committed, or it never was a command."""
         del self._by_id[live.id]
-        live.wake()
-
-    def announce(self) -> None:
-        """Let those look again who wait for a command that is not live."""
-        if self._arrived is not None:
-            self._arrived.set_result(None)
-            self._arrived = None
+        live.remove()
 
     async def arrival(self) -> None:
-        """Wait until some command becomes live or a waiting one ends."""
-        if self._arrived is None:
-            self._arrived = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._arrived)
+        """Wait until there is a live command."""
+        while not self._by_id:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    @contextmanager
+    def turn(self, command_id: int) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when the command becomes live, or ends without: from here on no word is missed."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.setdefault(command_id, set()).add(turn)
+        try:
+            yield turn
+        finally:
+            turns = self._turns[command_id]
+            turns.discard(turn)
+            if not turns:
+                del self._turns[command_id]
+
+    def announce(self, command_id: int) -> None:
+        """Let those look again who wait for a command that is not live."""
+        for turn in self._turns.get(command_id, ()):
+            if not turn.done():
+                turn.set_result(None)
+
+    def wake_all(self) -> None:
+        """Let everybody look again who waits for anything."""
+        for live in self:
+            live.wake()
+        for command_id in self._turns:
+            self.announce(command_id)

@@ -111,7 +111,7 @@ class Recorder:
         live.recorded, live.row = mark, command
         if command.final:
             self.forget(live)
-            _log_end(command)
+            log_end(command)
         if command.final or (mark.file == live.followed.file and not live.ended):
             self._done(live.id)
 
@@ -134,7 +134,9 @@ class Recorder:
         if row is None or row.final:
             if row is None:
                 log.error("command %d has a journal and no row; its journal is removed", live.id)
-            # Else it was recorded by a commit whose answer was lost, or by an API before us.
+            elif live.recorded is not None:
+                log_end(row)  # recorded by a commit of ours whose answer was lost
+            # Else an API before us has recorded it, and said so.
             self._done(live.id)
             self.forget(live)
             return
@@ -231,7 +233,8 @@ class _Chunks:
         return self._whole
 
 
-def _log_end(command: Command) -> None:
+def log_end(command: Command) -> None:
+    """The one line that the log has about the end of a command."""
     log.info(
         "command %d %s",
         command.id,

@@ -78,14 +78,18 @@ class Recovery:
                         pass
                     continue
                 path = self._places.journal(command_id)
-                log.error("journal %d does not begin with a whole spec; kept as %s.damaged", command_id, path)
+                log.error("journal %d does not begin with a spec we understand; kept as %s.damaged", command_id, path)
                 os.rename(path, f"{path}.damaged")
                 self._damaged.add(command_id)
             except FileNotFoundError:
                 continue  # a worker or supervisor of before has just done with it
+            except OSError as error:
+                # Not a file of ours. It must not keep the others from being served, at every start again.
+                log.error("journal %d cannot be read: %s", command_id, error)
 
     async def compare_with_rows(self) -> None:
         """Apply the table to every row that was handed over, and learn what waits. Raises when PostgreSQL is away."""
+        await self._handover.refuse_doubtful()
         rows = await self._store.handed_over()
         for row in rows:
             await self._apply(row)
@@ -128,8 +132,12 @@ class Recovery:
 
 
 def _command_of(path: str) -> Command | None:
-    """The command that a journal's spec describes; None when the spec is not whole."""
+    """The command that a journal's spec describes; None when it is not whole or not understood."""
     with journal.Reader(path) as reader:
-        for frame in reader.frames():
-            return Command.from_spec(frame.facts()) if frame.kind == journal.SPEC else None
-    return None
+        frame = next(reader.frames(), None)
+    if frame is None or frame.kind != journal.SPEC:
+        return None
+    try:
+        return Command.from_spec(frame.facts())
+    except (TypeError, KeyError, ValueError):
+        return None  # whole, but of another version or hand

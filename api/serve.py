@@ -7,8 +7,10 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -73,16 +75,16 @@ class Api:
         self._recovery.follow_journals()
         self._link.open()
         await self._store.open()
-        for coroutine in (self._recover(), self._recorder.run(), self._handover.run(), self._tick()):
-            self._tasks.append(asyncio.get_running_loop().create_task(coroutine))
+        for coroutine in (self._own_database(), self._recorder.run(), self._handover.run(), self._tick()):
+            task = asyncio.get_running_loop().create_task(coroutine)
+            task.add_done_callback(_die_of_failure)
+            self._tasks.append(task)
         gc.collect()
         gc.freeze()
 
     async def stop(self, _app: Application) -> None:
         """After the last request: write what is unwritten, as far as the time reaches. The rest is in the journals."""
-        for live in self._lives:
-            while live.follow():
-                pass
+        self._follow_to_the_end()
         if self._handover.opened:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._close_within_s):
@@ -94,17 +96,26 @@ class Api:
             async with asyncio.timeout(1):
                 await self._store.close()
 
-    async def _recover(self) -> None:
-        """Make the database ours and its rows true; until that has succeeded no command is accepted."""
+    async def _own_database(self) -> None:
+        """Keep the database ours. While it is not, no command is accepted."""
+        await self._until_ours(self._recovery.compare_with_rows)
+        while True:
+            log.info("ready")
+            await self._store.disowned()
+            self._handover.suspend()
+            log.error("the connection that makes the database ours was lost")
+            await self._until_ours(self._resume)
+
+    async def _until_ours(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Returns when the schema is up to date, the database is ours and ``then`` has succeeded."""
         while True:
             try:
                 await asyncio.to_thread(migrations.apply, self._config.database_url)
-                if not await self._store.own():
-                    self.commands.startup_trouble = "another Bashd owns this database"
-                else:
-                    await self._recovery.compare_with_rows()
-                    log.info("ready")
+                if await self._store.own():
+                    await then()
+                    self.commands.startup_trouble = None
                     return
+                self.commands.startup_trouble = "another Bashd owns this database"
             except DatabaseAway as error:
                 self.commands.startup_trouble = first_line(error)
             except (migrations.SchemaTooNew, psycopg.Error) as error:
@@ -112,6 +123,9 @@ class Api:
                 log.error("the database cannot be used: %s", first_line(error))
                 await asyncio.sleep(5)
             await asyncio.sleep(TRY_AGAIN_S)
+
+    async def _resume(self) -> None:
+        self._handover.resume()
 
     def _follow(self, ids: tuple[int, ...]) -> None:
         for command_id in ids:
@@ -128,9 +142,13 @@ class Api:
         """Reports may be dropped, journals are not: while something runs, look once a second."""
         while True:
             await asyncio.sleep(TICK_S)
-            while not len(self._lives):
-                await self._lives.arrival()
+            await self._lives.arrival()
             self._follow(tuple(live.id for live in self._lives))
+
+    def _follow_to_the_end(self) -> None:
+        for live in self._lives:
+            while live.follow():
+                pass
 
     def _drain(self) -> None:
         self._handover.draining = True
@@ -138,6 +156,8 @@ class Api:
     def _begin_closing(self, within_s: float) -> None:
         self._close_within_s = within_s
         self._handover.draining = True
+        self._follow_to_the_end()
+        self.commands.close()
         self._app.stop(terminate=True)
 
 
@@ -157,6 +177,13 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
         backlog=BACKLOG,
     )
     return 0
+
+
+def _die_of_failure(task: asyncio.Task[None]) -> None:
+    """A part that failed would be missed by nobody until it is needed: rather end, and let another API come."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the API fails and ends", exc_info=error)
+        os._exit(1)
 
 
 def _log_to_stderr(log_format: str) -> None:

@@ -6,6 +6,7 @@ during COMMIT the outcome is unknown, so every write is one that may be repeated
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.command import Command
 
-DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+# InternalError is what a server says that takes no writes now (a standby after a failover).
+DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
 
 OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database
 POOL_TIMEOUT_S = 2.0
@@ -89,13 +91,43 @@ class Store:
         """Become the one Bashd of this database; false while another one is. Holds until the connection ends."""
         if self._owner is not None and not self._owner.closed:
             return True
-        connection = await AsyncConnection.connect(self._conninfo, autocommit=True, connect_timeout=2)
+        connection = await AsyncConnection.connect(
+            self._conninfo,
+            autocommit=True,
+            connect_timeout=2,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
         row = await (await connection.execute("select pg_try_advisory_lock(%s)", [OWNER_LOCK])).fetchone()
         if row is None or not row[0]:
             await connection.close()
             return False
+        # Else a server keeps the lock of a lost connection for as long as TCP believes in it: two hours.
+        await connection.execute(
+            "select set_config(name, value, false) from (values ('tcp_keepalives_idle', '10'),"
+            " ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) as setting (name, value)"
+        )
         self._owner = connection
         return True
+
+    async def disowned(self) -> None:
+        """Returns when the connection that makes the database ours has ended; sleeps until then."""
+        assert self._owner is not None
+        loop = asyncio.get_running_loop()
+        while True:
+            word = asyncio.Event()
+            fd = self._owner.fileno()
+            loop.add_reader(fd, word.set)
+            try:
+                await word.wait()  # the server has nothing to say to us but that it goes
+            finally:
+                loop.remove_reader(fd)
+            try:
+                await self._owner.execute("select 1")
+            except psycopg.Error:
+                await self._owner.close()
+                return
 
     async def ping(self) -> None:
         """One round trip; raises when the database is away."""

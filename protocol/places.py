@@ -11,6 +11,7 @@ class Places:
         self.lock = os.path.join(state_dir, "lock")
         self.token = os.path.join(state_dir, "token")
         self.node_id = os.path.join(state_dir, "node_id")
+        self.not_accepted = os.path.join(state_dir, "not_accepted")
         self.reports = os.path.join(state_dir, "reports")
         self.journals = os.path.join(state_dir, "journals")
         self.controls = os.path.join(state_dir, "controls")

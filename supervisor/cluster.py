@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from protocol import linux
 from protocol.places import Places
@@ -127,16 +128,21 @@ def prepare(places: Places, pg_user: str | None) -> Cluster:
         socket_directory = _socket_directory(base, owner)
     except OSError as error:
         raise ClusterError(f"embedded PostgreSQL: {error.strerror} ({error.filename})") from error
-    configuration = {**CONFIGURATION, "unix_socket_directories": socket_directory}
+    # A list whose members are names as SQL has them: quoted, a comma or a space in the path stays one of its letters.
+    quoted = '"' + socket_directory.replace('"', '""') + '"'
     argv = [binaries.path("postgres"), "-D", data]
-    for name, value in configuration.items():
+    for name, value in {**CONFIGURATION, "unix_socket_directories": quoted}.items():
         if binaries.major >= _SINCE.get(name, 0):
             argv += ["-c", f"{name}={value}"]
+    # It reads its configuration and says one value of it: what keeps it from starting is found here, not by init.
+    trouble = _run_as(owner, [*argv, "-C", "port"])
+    if trouble is not None:
+        raise ClusterError(f"the embedded PostgreSQL cannot start: {trouble}")
     return Cluster(
         argv=argv,
         uid=owner.pw_uid if owner else None,
         gid=owner.pw_gid if owner else None,
-        conninfo=f"host={socket_directory} user={SUPERUSER} dbname={DATABASE} application_name=bashd",
+        conninfo=make_conninfo(host=socket_directory, user=SUPERUSER, dbname=DATABASE, application_name="bashd"),
     )
 
 
@@ -162,6 +168,9 @@ def _make_private(path: str, owner: pwd.struct_passwd | None) -> None:
                 f"{path} belongs to user {os.stat(path).st_uid}, PostgreSQL is to run as {owner.pw_name}: "
                 "set pg_user to that user, or move the directory away"
             )
+        if os.stat(path).st_mode & 0o077:
+            # Whoever reaches the socket in it is trusted.
+            raise ClusterError(f"{path} is open to other users, who could use its database: chmod 0700 it")
         return
     os.mkdir(path, 0o700)
     if owner is not None:
@@ -192,21 +201,34 @@ def _choose(found: list[Binaries], data: str) -> Binaries:
 
 def _executable_by(binaries: Binaries, owner: pwd.struct_passwd | None, places: Places) -> Binaries:
     """These binaries, or a copy of their installation that the user can execute (a checkout may be private)."""
-    if owner is None or _run_as(owner, [binaries.path("postgres"), "--version"]) is None:
+    if owner is None or _trouble_with(binaries, owner) is None:
         return binaries
     copy = os.path.join(places.postgres, f"pg{binaries.major}")
+    installation = os.path.dirname(binaries.directory)
+    package = os.path.dirname(installation)
+    inside = os.path.join(os.path.basename(package), os.path.basename(installation))
     if not os.path.isdir(copy):
         print(f"bashd: copying PostgreSQL {binaries.major} to where user {owner.pw_name} can run it", file=sys.stderr)
         temporary = f"{copy}.new"
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(os.path.dirname(binaries.directory), temporary, symlinks=True)
+        shutil.copytree(installation, os.path.join(temporary, inside), symlinks=True)
+        # Where a wheel keeps the libraries of its binaries, which look for them beside their package.
+        libraries = f"{package}.libs"
+        if os.path.isdir(libraries):
+            shutil.copytree(libraries, os.path.join(temporary, os.path.basename(libraries)), symlinks=True)
         _chown_tree(temporary, owner)
         os.rename(temporary, copy)
-    copied = Binaries(os.path.join(copy, "bin"), binaries.major)
-    trouble = _run_as(owner, [copied.path("postgres"), "--version"])
+    copied = Binaries(os.path.join(copy, inside, "bin"), binaries.major)
+    trouble = _trouble_with(copied, owner)
     if trouble is not None:
         raise ClusterError(f"user {owner.pw_name} cannot run PostgreSQL below {places.state_dir}: {trouble}")
     return copied
+
+
+def _trouble_with(binaries: Binaries, owner: pwd.struct_passwd) -> str | None:
+    """Why the user cannot run them; each has libraries of its own to find."""
+    said = (_run_as(owner, [binaries.path(program), "--version"]) for program in ("postgres", "initdb"))
+    return next((trouble for trouble in said if trouble is not None), None)
 
 
 def _chown_tree(top: str, owner: pwd.struct_passwd) -> None:
@@ -231,12 +253,25 @@ def _run_as(owner: pwd.struct_passwd | None, argv: list[str], stdin: str = "") -
             group=None if owner is None else owner.pw_gid,
             extra_groups=None if owner is None else [],
             umask=0o077,
+            preexec_fn=_end_with_us(signal.SIGKILL),
         )
     except OSError as error:
         return str(error)
     except subprocess.CalledProcessError as error:
-        return " ".join(str(error.stdout).split())
+        return _what_went_wrong(str(error.stdout))
     return None
+
+
+def _what_went_wrong(said: str) -> str:
+    """The telling lines: initdb says at length what it does before it says what it cannot do."""
+    lines = said.splitlines()
+    return " ".join([line for line in lines if re.search(r"error:|FATAL:|could not", line)] or lines)
+
+
+def _end_with_us(with_signal: int) -> Callable[[], None]:
+    """For ``preexec_fn``, which runs after the change of user: the program does not outlive this process."""
+    parent_pid = os.getpid()
+    return lambda: linux.die_with_parent(parent_pid, with_signal)
 
 
 def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> None:
@@ -261,12 +296,18 @@ def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> N
 
 
 def _remove_stale_pid_file(data: str) -> None:
-    """A postmaster.pid of a dead postmaster stops the next one when its pid was given to somebody else."""
+    """A postmaster.pid of a dead postmaster stops the next one when its pid was given to somebody else.
+
+    One that names nobody (the machine died before it was written) stops every next one, so it goes too.
+    """
     path = os.path.join(data, "postmaster.pid")
     try:
-        with open(path) as file:
-            pid = int(file.readline())
-    except (FileNotFoundError, ValueError):
+        with open(path, "rb") as file:
+            pid = abs(int(file.readline()))  # negative: of the single-user mode
+    except FileNotFoundError:
+        return
+    except ValueError:
+        os.unlink(path)
         return
     living = linux.command_line(pid).split(b"\0")
     if not (os.path.basename(living[0]).startswith(b"postgres") and os.fsencode(data) in living):
@@ -274,8 +315,11 @@ def _remove_stale_pid_file(data: str) -> None:
 
 
 def _socket_directory(base: str, owner: pwd.struct_passwd | None) -> str:
-    """Where the socket lies: in the cluster's directory, or in a short private one when that path is too long."""
-    if len(os.fsencode(base)) + SOCKET_NAME_BYTES < MAX_SOCKET_PATH_BYTES:
+    """Where the socket lies: in the cluster's directory, or in a short private one when that cannot hold it.
+
+    It cannot when its path is too long, or has a comma in it: libpq takes that for the end of a host.
+    """
+    if len(os.fsencode(base)) + SOCKET_NAME_BYTES < MAX_SOCKET_PATH_BYTES and "," not in base:
         return base
     remembered = os.path.join(base, "socket_directory")
     try:
@@ -297,6 +341,7 @@ def _socket_directory(base: str, owner: pwd.struct_passwd | None) -> str:
 @contextmanager
 def running(cluster: Cluster) -> Iterator[None]:
     """The postmaster for as long as the body takes, for chores without a service. Raises ``ClusterError``."""
+    log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (closed below, with the postmaster)
     postmaster = subprocess.Popen(
         cluster.argv,
         env={"PATH": os.defpath},
@@ -305,17 +350,21 @@ def running(cluster: Cluster) -> Iterator[None]:
         group=cluster.gid,
         extra_groups=None if cluster.uid is None else [],
         umask=0o077,
+        preexec_fn=_end_with_us(signal.SIGINT),
+        stderr=log,
     )
     try:
         give_up_at = time.monotonic() + START_WITHIN_S
         while not _answers(cluster.conninfo):
             if postmaster.poll() is not None or time.monotonic() > give_up_at:
-                raise ClusterError("the embedded PostgreSQL does not start")
+                log.seek(0)
+                raise ClusterError(f"the embedded PostgreSQL does not start: {_what_went_wrong(log.read())}")
             time.sleep(0.02)
         yield
     finally:
         postmaster.send_signal(signal.SIGINT)
         postmaster.wait()
+        log.close()
 
 
 def _answers(conninfo: str) -> bool:

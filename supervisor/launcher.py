@@ -8,6 +8,8 @@ import signal
 
 # As PID 1 a signal is lost that comes before its handler stands. Blocked it waits, over exec too, for init.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+# Whoever started us may ignore it; then nobody below us could wait for a child, initdb to begin with.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 import argparse
 import ipaddress
@@ -17,7 +19,7 @@ import shutil
 import socket
 import sys
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from protocol import linux
 from protocol.config import Config
@@ -38,11 +40,13 @@ class StartError(Exception):
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the program; returns the exit status, or never returns because it has become init."""
     arguments = _parser().parse_args(argv)
-    flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields and value}
+    flags = {
+        name: value for name, value in vars(arguments).items() if name in Settings.model_fields and value is not None
+    }
     try:
         settings = load(flags)
         if arguments.word == "migrate":
-            _unblock_signals()
+            _end_on_signals()
             return _migrate(settings, check_only=arguments.check)
         _serve(settings)
     except (SettingsError, state.StateError, cluster.ClusterError, database.DatabaseError, StartError) as error:
@@ -50,8 +54,15 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_CANNOT_START
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, like every other of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_CANNOT_START, f"bashd: {message} ({self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bashd",
         description="Runs bash scripts over HTTP, stops their whole tree, keeps the record in PostgreSQL.",
         epilog="Every setting is also a variable BASHD_NAME and a line in .env or bashd.toml. "
@@ -81,16 +92,19 @@ def _serve(settings: Settings) -> NoReturn:
     """Prepare everything, then become init."""
     if not shutil.which("bash") and not os.access(settings.bash, os.X_OK):
         raise StartError("there is no bash on this machine")
+    pass_env = {name: os.environ[name] for name in settings.pass_env if name in os.environ}
+    _forget_libpq_variables()
     places = Places(str(settings.state_dir))
     state.prepare(places)
     lock_fd = state.take_lock(places)
+    node_id = state.node_id(places)
+    token = _token(settings, places)
     listening = _listen(settings.host, settings.port)
     postgres, conninfo = _database(settings, places)
-    token = _token(settings, places)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     config = Config(
         version=_version(),
-        node_id=state.node_id(places),
+        node_id=node_id,
         state_dir=places.state_dir,
         host=settings.host,
         port=listening.getsockname()[1],
@@ -109,7 +123,7 @@ def _serve(settings: Settings) -> NoReturn:
         shutdown_timeout_s=settings.shutdown_timeout_s,
         on_shutdown=settings.on_shutdown,
         log_format=settings.log,
-        pass_env={name: os.environ[name] for name in settings.pass_env if name in os.environ},
+        pass_env=pass_env,
         no_new_privs=settings.no_new_privs,
         bash=str(settings.bash),
         nofile=list(nofile),
@@ -131,6 +145,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except ValueError as error:  # of the codec for names, about labels; or about a NUL
+        raise StartError(f"cannot listen on {host!r} port {port}: that is no host name") from error
     return listening
 
 
@@ -185,36 +201,46 @@ def _become_init(config: Config, lock_fd: int, listening: socket.socket) -> NoRe
     os.execve(sys.executable, argv, environment)
 
 
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+def _forget_libpq_variables() -> None:
+    """PGHOST, PGOPTIONS and so on are meant for other programs: init's children will not have them either."""
+    for name in [name for name in os.environ if name.startswith("PG") and name != "PG_BINDIR"]:
+        del os.environ[name]
+
+
+def _end_on_signals() -> None:
+    """For chores: a signal ends them by way of every ``finally``."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    told = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    for number in told:
+        signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
 
 
 def _migrate(settings: Settings, *, check_only: bool) -> int:
     """``bashd migrate [--check]``: on the database of one's own, or on the embedded one while Bashd is not running."""
-    from api import migrations
-
-    places = Places(str(settings.state_dir))
+    _forget_libpq_variables()
     if settings.database_url is not None:
         conninfo = settings.database_url.get_secret_value()
         silence = database.check(conninfo)
         if silence is not None:
             raise StartError(f"the database does not answer: {silence}")
-        return _migrate_at(conninfo, migrations, check_only=check_only)
+        return _migrate_at(conninfo, check_only=check_only)
+    places = Places(str(settings.state_dir))
     state.prepare(places)
     lock_fd = state.take_lock(places)
     try:
         embedded = cluster.prepare(places, settings.pg_user)
         with cluster.running(embedded):
-            return _migrate_at(embedded.conninfo, migrations, check_only=check_only)
+            return _migrate_at(embedded.conninfo, check_only=check_only)
     finally:
         os.ftruncate(lock_fd, 0)
 
 
-def _migrate_at(conninfo: str, migrations: Any, *, check_only: bool) -> int:
-    try:
-        names = migrations.pending(conninfo) if check_only else migrations.apply(conninfo)
-    except migrations.SchemaTooNew as error:
-        raise StartError(str(error)) from error
+def _migrate_at(conninfo: str, *, check_only: bool) -> int:
+    names = database.migrate(conninfo, check_only=check_only)
     for name in names:
         print(f"{'pending' if check_only else 'applied'}: {name}")
     if not names:

@@ -6,11 +6,18 @@ import difflib
 import ipaddress
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 ENV_FILE = ".env"
 TOML_FILE = "bashd.toml"
@@ -36,7 +43,11 @@ def default_state_dir() -> Path:
     """As root /var/lib/bashd, else below XDG_STATE_HOME (XDG base directory specification)."""
     if os.getuid() == 0:
         return Path("/var/lib/bashd")
-    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(home):  # a relative one is to be ignored, says the specification
+        home = os.path.join(os.path.expanduser("~"), ".local", "state")
+    if not os.path.isabs(home):  # a container's user without a name has none
+        raise SettingsError("state_dir: we have no home directory to keep it in; set it")
     return Path(home) / "bashd"
 
 
@@ -47,7 +58,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=ENV_FILE, toml_file=TOML_FILE, extra="ignore", enable_decoding=False
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     state_dir: Path = Field(default_factory=default_state_dir, description="where Bashd keeps what must survive it")
     database_url: SecretStr | None = Field(
@@ -87,10 +98,19 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
+    @field_validator("state_dir", "bash", mode="before")
+    @classmethod
+    def _not_empty(cls, path: Any) -> Any:
+        if path == "":  # as a path it would be the current directory
+            raise ValueError("is empty")
+        return path
+
     @field_validator("state_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
-        return Path(os.path.abspath(path.expanduser()))
+        if "\0" in str(path):
+            raise ValueError("no path holds NUL")
+        return Path(os.path.abspath(os.path.expanduser(path)))
 
     @field_validator("bash")
     @classmethod
@@ -98,6 +118,14 @@ class Settings(BaseSettings):
         if not os.access(path, os.X_OK):
             raise ValueError(f"{path} cannot be executed")
         return path
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, url: SecretStr | None) -> SecretStr | None:
+        # libpq would take an empty one for whatever its own defaults point at.
+        if url is not None and not url.get_secret_value().strip():
+            raise ValueError("is empty; leave it out for the embedded PostgreSQL")
+        return url
 
     @field_validator("token")
     @classmethod
@@ -122,7 +150,8 @@ def _is_loopback(host: str) -> bool:
 
 def load(flags: dict[str, str]) -> Settings:
     """The settings of this start; ``flags`` are those given on the command line. Raises ``SettingsError``."""
-    _refuse_unknown_variables()
+    _refuse_unknown_variables(os.environ, "")
+    _refuse_unknown_variables(_env_file(), f"{ENV_FILE}: ")
     _refuse_unknown_toml()
     try:
         return Settings(**flags)  # type: ignore[arg-type]
@@ -133,11 +162,19 @@ def load(flags: dict[str, str]) -> Settings:
         raise SettingsError(f"{name}: {message}" if name else message) from error
 
 
-def _refuse_unknown_variables() -> None:
+def _refuse_unknown_variables(given: Iterable[str], where: str) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
-    for name in os.environ:
-        if name.startswith(PREFIX) and name.upper() not in known:
-            raise SettingsError(f"{name}: no such setting{_perhaps(name.upper(), known)}")
+    for name in (name.upper() for name in given):
+        if name.startswith(PREFIX) and name not in known:
+            raise SettingsError(f"{where}{name}: no such setting{_perhaps(name, known)}")
+
+
+def _env_file() -> Iterable[str]:
+    """The names that ``.env`` sets; the file may hold those of other programs too."""
+    try:
+        return DotEnvSettingsSource(Settings).env_vars.keys()
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{ENV_FILE}: {error}") from error
 
 
 def _refuse_unknown_toml() -> None:
@@ -146,7 +183,7 @@ def _refuse_unknown_toml() -> None:
             given = tomllib.load(file)
     except FileNotFoundError:
         return
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{TOML_FILE}: {error}") from error
     for name in given:
         if name not in Settings.model_fields:

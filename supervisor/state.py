@@ -75,11 +75,12 @@ def take_lock(places: Places) -> int:
 
 
 def _living_owner(fd: int) -> int | None:
-    text = os.pread(fd, 100, 0).split()
-    if len(text) != 2:
-        return None
-    owner = linux.process(int(text[0]))
-    return owner.pid if owner is not None and owner.alive and owner.start_time == int(text[1]) else None
+    try:
+        pid, start_time = (int(word) for word in os.pread(fd, 100, 0).split())
+    except ValueError:
+        return None  # not written yet, or not by us: whoever holds the lock has to end by itself
+    owner = linux.process(pid)
+    return owner.pid if owner is not None and owner.alive and owner.start_time == start_time else None
 
 
 def _write_owner(fd: int) -> None:
@@ -106,6 +107,8 @@ def node_id(places: Places) -> str:
         raise StateError(
             f"{places.node_id} does not hold a UUID; restore it, it names the owner of the rows"
         ) from error
+    except OSError as error:
+        raise StateError(f"{places.node_id}: {error.strerror}") from error
 
 
 def token(places: Places) -> tuple[str, bool]:
@@ -120,6 +123,10 @@ def token(places: Places) -> tuple[str, bool]:
         made = secrets.token_urlsafe(32)
         _write(places.token, made)
         return made, True
+    except UnicodeError as error:
+        raise StateError(f"{places.token} holds no token but other bytes; remove it to get a new one") from error
+    except OSError as error:
+        raise StateError(f"{places.token}: {error.strerror}") from error
 
 
 def _write(path: str, text: str) -> None:

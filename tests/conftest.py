@@ -22,7 +22,7 @@ def nothing_left() -> Iterator[None]:
     """After the whole run no process of ours is left: every orphan comes to this process, so none is missed."""
     processes.adopt_orphans()
     yield
-    processes.reap_orphans(set())
+    processes.reap_orphans()
     left = [(pid, processes.arguments(pid)) for pid in processes.descendants(os.getpid())]
     assert left == [], "processes were left behind"
 
@@ -67,10 +67,10 @@ def service(place: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def own_service(state_dir: Path, postgres: PostgresServer) -> Iterator[StartService]:
+def own_service(state_dir: Path, postgres: PostgresServer, mark: str) -> Iterator[StartService]:  # noqa: ARG001
     """Makes services on the test's own state directory; ``embedded=True`` for a PostgreSQL of their own.
 
-    All of them are ended after the test. The settings are those of ``BASHD_*``.
+    All of them are ended after the test, before the mark is looked for. The settings are those of ``BASHD_*``.
     """
     made: list[Service] = []
     url = postgres.new_database()

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from tests.processes import eventually
+from tests.processes import eventually, started_here
 
 _USER = "tests"
 
@@ -63,6 +63,7 @@ class PostgresServer:
                 extra_groups=[] if self._user else None,
                 start_new_session=True,
             )
+        started_here.add(self.process.pid)
         eventually(self._answers)
 
     def _bindir(self) -> Path:
@@ -109,3 +110,4 @@ class PostgresServer:
         """End it. What it held is thrown away."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(20)
+        started_here.discard(self.process.pid)

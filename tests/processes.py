@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -31,6 +31,9 @@ FINAL = {"succeeded", "failed", "stopped", "lost"}
 
 _PR_SET_CHILD_SUBREAPER = 36
 _numbers = itertools.count(1)
+
+# The children that somebody here started and waits for; any other child of ours is an orphan.
+started_here: set[int] = set()
 
 
 def eventually(condition: Callable[[], T | None], within_s: float = 20.0) -> T:
@@ -149,11 +152,11 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def reap_orphans(known: set[int]) -> None:
-    """Collect our dead children but those somebody here waits for himself."""
+def reap_orphans() -> None:
+    """Collect our dead children but those that somebody here waits for."""
     for name in os.listdir("/proc"):
         one = process(int(name)) if name.isdigit() else None
-        if one and one.ppid == os.getpid() and one.state == "Z" and one.pid not in known:
+        if one and one.ppid == os.getpid() and one.state == "Z" and one.pid not in started_here:
             os.waitpid(one.pid, os.WNOHANG)
 
 
@@ -187,8 +190,6 @@ class Command:
 class Service:
     """Bashd on one state directory: started, asked over HTTP, ended; as often as a test wants."""
 
-    _inits: ClassVar[set[int]] = set()  # of all services alive, so that none takes another's for an orphan
-
     def __init__(self, state_dir: Path, *, command: list[str] | None = None, **settings: object) -> None:
         """``settings`` become ``BASHD_*``; ``command`` is what stands before the arguments of ``bashd``."""
         self.state_dir = state_dir
@@ -199,16 +200,15 @@ class Service:
         self._command = command or [BASHD]
         self._settings = settings
         self._http: httpx.Client | None = None
-        self._before: set[int] = set()
+        self._before = set(children(os.getpid()))
 
     # Its life
 
     def start(self, *, ready: bool = True, within_s: float = 40.0, **popen: Any) -> Self:
         """Start it; returns when it says that it is ready, or with ``ready=False`` as soon as it has an address."""
-        self._before = set(children(os.getpid()))
         already_logged = len(self.log)
         self.init = self.launch(**popen)
-        Service._inits.add(self.init.pid)
+        started_here.add(self.init.pid)
         found = eventually(lambda: self._address(already_logged), within_s=within_s)
         self.url = f"http://127.0.0.1:{found.group(1)}"
         self._http = httpx.Client(
@@ -262,9 +262,13 @@ class Service:
 
     def terminate(self, number: int = signal.SIGTERM, *, within_s: float = 20.0) -> int:
         """Tell it to go and wait until it has; returns its exit code."""
+        self.tell(number)
+        return self.wait(within_s=within_s)
+
+    def tell(self, number: int = signal.SIGTERM) -> None:
+        """Send the first process a signal."""
         assert self.init is not None
         self.init.send_signal(number)
-        return self.wait(within_s=within_s)
 
     def wait(self, *, within_s: float = 20.0) -> int:
         """Wait for its end; returns its exit code."""
@@ -282,7 +286,7 @@ class Service:
 
     def _ended(self) -> None:
         assert self.init is not None
-        Service._inits.discard(self.init.pid)
+        started_here.discard(self.init.pid)
         self.init = None
         if self._http is not None:
             self._http.close()
@@ -292,7 +296,7 @@ class Service:
         """End it, asked twice so that it hurries, and whatever it left. Twice is safe."""
         if self.init is not None:
             for _ in range(2):
-                self.init.send_signal(signal.SIGTERM)
+                self.tell()
             try:
                 self.wait(within_s=15)
             except subprocess.TimeoutExpired:
@@ -303,9 +307,9 @@ class Service:
         """``kill -9`` of all its processes and of all their orphans."""
 
         def rest() -> list[int]:
-            reap_orphans(Service._inits)
+            reap_orphans()
             roots = [self.init.pid] if self.init else []
-            roots += set(children(os.getpid())) - self._before - Service._inits
+            roots += set(children(os.getpid())) - self._before - started_here
             return [*roots, *(pid for root in roots for pid in descendants(root))]
 
         def killed() -> bool:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartService
-from tests.processes import FINAL, Command, Service, eventually, group_members, is_alive, kill, marked, titled
+from tests.processes import Command, Service, eventually, group_members, is_alive, kill, marked, titled
 
 # Counts for about two seconds on both streams, so that every chunk border of a crash falls somewhere into it.
 COUNT = "for ((i = 0; i < 200; i++)); do echo $i; echo -$i >&2; sleep 0.01; done; exit 3"
@@ -158,8 +158,10 @@ def test_the_forker_is_replaced(own_service: StartService, mark: str) -> None:
     forker = service.pid("bashd: forker")
 
     kill(forker)
+    eventually(lambda: service.pids("bashd: forker") not in ([], [forker]))
+    eventually(service.is_ready)
 
-    assert service.done("echo new", timeout_s=20).status == "succeeded"
+    assert service.done("echo new").status == "succeeded"
     assert is_alive(command.pid)
     service.stop(command)
     assert service.ended(command).status == "stopped"
@@ -301,21 +303,39 @@ def test_a_worker_that_dies_at_a_bad_moment_leaves_a_true_record(
 
 
 def test_a_crash_in_the_middle_of_many_loses_none(own_service: StartService) -> None:
-    """API and supervisor are killed while a hundred short commands are on their way: each runs exactly once."""
+    """API and supervisor are killed while many short commands come: what was accepted runs once, all else not twice."""
     service = own_service(max_running=16).start()
     ran = service.state_dir.with_name("ran")
     ran.mkdir()
-    commands = []
-    for number in range(100):
-        commands.append(service.run(f'echo x >> "$1/{number}"; echo {number}', args=[str(ran)]))
-        if number in (30, 60):
-            kill(service.pid("bashd: api" if number == 30 else "bashd: supervisor"))
+    accepted: dict[int, Command] = {}
+    for number in range(120):
+        command = _try_to_run(service, f'echo x >> "$1/{number}"; echo {number}', str(ran))
+        if command is not None:
+            accepted[number] = command
+        if number in (40, 80):
+            kill(service.pid("bashd: api" if number == 40 else "bashd: supervisor"))
 
-    ended = [service.ended(command) for command in commands]
+    ended = {number: service.ended(command) for number, command in accepted.items()}
 
-    assert {one.status for one in ended} <= FINAL
-    assert [one.status for one in ended] == ["succeeded"] * 100
-    assert [service.output(one) for one in ended] == [b"%d\n" % i for i in range(100)]
-    assert {(ran / str(number)).read_text() for number in range(100)} == {"x\n"}
-    eventually(lambda: list((service.state_dir / "journals").iterdir()) == [])
-    eventually(lambda: list((service.state_dir / "controls").iterdir()) == [])
+    assert len(accepted) >= 100
+    assert {one.status for one in ended.values()} == {"succeeded"}
+    assert all(service.output(one) == b"%d\n" % number for number, one in ended.items())
+    assert all((ran / str(number)).exists() for number in accepted)
+    assert {path.read_text() for path in ran.iterdir()} == {"x\n"}
+    for name in ("journals", "controls", "work"):
+        eventually(lambda name=name: not os.listdir(service.state_dir / name))  # type: ignore[misc]
+
+
+def _try_to_run(service: Service, script: str, argument: str) -> Command | None:
+    """Hand a script in until it is accepted; None when the answer never came."""
+
+    def answered() -> httpx.Response | None:
+        answer = service.create(script, args=[argument])
+        return None if answer.status_code == 503 else answer
+
+    try:
+        answer = eventually(answered, within_s=10)
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        return None  # the process that was about to answer was killed
+    assert answer.status_code == 201, answer.text
+    return Command(answer.json())

@@ -72,11 +72,13 @@ def test_the_descriptors_are_three_and_the_scripts_own(spoilt: Service, mark: st
 
 def test_signals_are_as_they_should_be(spoilt: Service, user_fields: dict[str, str]) -> None:
     """Nothing ignored, nothing blocked, though Bashd was started with both; so a stop works."""
-    command = spoilt.done("grep -E '^Sig(Blk|Ign|Cgt)|^NoNewPrivs' /proc/self/status", **user_fields)
+    command = spoilt.done("cat /proc/self/status", **user_fields)
 
-    facts = dict(line.split() for line in spoilt.output(command).decode().replace(":", " ").splitlines())
-    assert {int(facts[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {0}
-    assert facts["NoNewPrivs"] == "1"
+    facts = dict(line.split(":", 1) for line in spoilt.output(command).decode().splitlines())
+    # 32 and 33 are glibc's own (nptl(7)): its posix_spawn leaves them ignored in whatever it starts.
+    internal = 1 << 31 | 1 << 32
+    assert {int(facts[name], 16) & ~internal for name in ("SigBlk", "SigIgn", "SigCgt")} == {0}
+    assert facts["NoNewPrivs"].strip() == "1"
 
 
 def test_a_stop_works_though_bashd_was_started_with_term_ignored(

@@ -43,13 +43,25 @@ def test_no_more_than_allowed_run_and_the_others_follow_in_order(own_service: St
     assert [one.status for one in ended] == ["succeeded"] * 50
     assert running <= 4
     assert all(one.started_at is None and one.pid is None and one.worker_pid is None for one in seen)
-    # Four begin side by side, so a command may overtake those it runs with, and no other.
+    # Handed over in order, four are on their way side by side: one may be overtaken while it is slow to begin.
     began = [int(line) for line in order.read_text().split()]
     assert sorted(began) == [one.id for one in commands]
-    assert all(abs(began.index(one.id) - place) < 4 for place, one in enumerate(commands))
+    assert all(abs(began.index(one.id) - place) < 12 for place, one in enumerate(commands))
     starts = [one.started_at for one in ended]
     ends = sorted(one.ended_at for one in ended)
     assert all(start >= ends[place - 4] for place, start in enumerate(sorted(starts)) if place >= 4)
+
+
+def test_one_by_one_they_run_exactly_in_order(own_service: StartService, tmp_path: Path) -> None:
+    """With a single place the order of the ids is the order of the scripts."""
+    order = tmp_path / "order"
+    service = own_service(max_running=1).start()
+
+    commands = [service.run('echo "$BASHD_COMMAND_ID" >> "$1"', args=[str(order)]) for _ in range(30)]
+    for command in commands:
+        service.ended(command)
+
+    assert [int(line) for line in order.read_text().split()] == [one.id for one in commands]
 
 
 def test_a_queued_command_can_be_stopped(own_service: StartService, mark: str, tmp_path: Path) -> None:

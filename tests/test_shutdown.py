@@ -103,11 +103,10 @@ def test_a_second_signal_hurries(own_service: StartService, mark: str, tmp_path:
     """Who is told twice kills at once, and still records what it did."""
     heard = tmp_path / "heard"
     service = own_service(shutdown_timeout_s=30).start()
-    assert service.init is not None
     command = service.run(DEAF.replace("MARK", mark), args=[str(heard)], grace_s=25)
     service.says(command, b"ready")
 
-    service.init.send_signal(signal.SIGTERM)
+    service.tell()
     eventually(heard.exists)
     told_again = time.monotonic()
     code = service.terminate(within_s=20)
@@ -156,11 +155,10 @@ def test_no_command_is_accepted_during_the_shutdown(own_service: StartService, m
     """While the running ones end, a POST gets 503 or no connection, a read its answer; nothing is created."""
     heard = tmp_path / "heard"
     service = own_service().start()
-    assert service.init is not None
     command = service.run(DEAF.replace("MARK", mark), args=[str(heard)], grace_s=3)
     service.says(command, b"ready")
 
-    service.init.send_signal(signal.SIGTERM)
+    service.tell()
     eventually(heard.exists)
     refused = service.create("echo too late")
     ready = service.http.get("/readyz")
@@ -179,13 +177,12 @@ def test_no_command_is_accepted_during_the_shutdown(own_service: StartService, m
 def test_requests_under_way_are_answered(own_service: StartService, mark: str) -> None:
     """A follower and one who waits for the end get it, though it was the shutdown that brought it."""
     service = own_service().start()
-    assert service.init is not None
     command = _running(service, mark, 1)[0]
 
     with service.http.stream("GET", f"/v1/commands/{command.id}/output", params={"follow": "true"}) as answer:
         chunks = answer.iter_raw()
         content = next(chunks)
-        service.init.send_signal(signal.SIGTERM)
+        service.tell()
         content += b"".join(chunks)
     code = service.wait(within_s=10)
 
@@ -222,11 +219,11 @@ class _FirstProcess(Service):
 
     def bashd_pid(self) -> int:
         assert self.init is not None
-        return eventually(lambda: children(self.init.pid) if self.init else [])[0]
+        unshare = self.init.pid
+        return eventually(lambda: children(unshare))[0]
 
-    def terminate(self, number: int = signal.SIGTERM, *, within_s: float = 20.0) -> int:
+    def tell(self, number: int = signal.SIGTERM) -> None:
         os.kill(self.bashd_pid(), number)
-        return self.wait(within_s=within_s)
 
 
 @pytest.mark.skipif(not _pid_namespaces_are_permitted(), reason="unshare --pid is not permitted here")

@@ -9,7 +9,7 @@ import signal
 
 from protocol import linux
 
-MAX_BODIES = 4096  # of killed processes, not yet reaped
+MAX_BODIES = 256  # of killed processes, not yet reaped
 
 
 class Tree:
@@ -57,7 +57,7 @@ class Tree:
         """
         _kill_group(self.leader_pid, signal.SIGKILL)
         children = linux.own_children()
-        for pid in children:
+        for pid in reversed(children):  # the newest are alive; the first may be bodies
             if pid != self.leader_pid:
                 _kill_child(pid)
         alive = self.others()

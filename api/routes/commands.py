@@ -42,7 +42,9 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         parameters.done()
         # One more than asked for tells whether there is a next page.
         found = await commands.page(limit=limit + 1, offset=offset, before_id=cursor, status=status)
-        items = [command.to_json(script_at_most=SCRIPT_IN_LIST) for command in found[:limit]]
+        # Who has gone on to another status since the database looked is left out of a page of this one.
+        shown = [command for command in found[:limit] if status in (None, command.status)]
+        items = [command.to_json(script_at_most=SCRIPT_IN_LIST) for command in shown]
         return json_response({"items": items, "next": str(found[limit - 1].id) if len(found) > limit else None})
 
     @routes.get("/<command_id:str>")

@@ -1,0 +1,229 @@
+"""PostgreSQL away, frozen, or not there yet: what runs goes on, what lives can be read and stopped, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import StartService
+from tests.postgres import PostgresServer
+from tests.processes import Command, Service, descendants, eventually, started_here
+
+
+class Server(PostgresServer):
+    """A server of the test's own, that can be frozen, ended and started again."""
+
+    def freeze(self) -> None:
+        """No process of it does anything until ``thaw``."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for pid in (self.process.pid, *descendants(self.process.pid)):
+            os.kill(pid, number)
+
+    def end(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(20)
+        started_here.discard(self.process.pid)
+
+    def begin(self) -> None:
+        """Start it again on what it had."""
+        owner = os.stat(self._data).st_uid
+        self.process = subprocess.Popen(
+            self.process.args,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=owner,
+            extra_groups=[] if os.getuid() == 0 else None,
+            start_new_session=True,
+        )
+        started_here.add(self.process.pid)
+        eventually(self._answers)
+
+
+@pytest.fixture
+def server(state_dir: Path) -> Iterator[Server]:
+    """Its own server, ended afterwards whatever the test did to it."""
+    state_dir.parent.chmod(0o755)
+    server = Server(state_dir.parent / "pg")
+    yield server
+    if server.process.poll() is None:
+        server.thaw()
+        server.close()
+
+
+def _refused(service: Service, script: str) -> float:
+    """POST a script; it is refused with 503 and a time to come again. Returns how long that took."""
+    asked = time.monotonic()
+    answer = service.create(script)
+    took_s = time.monotonic() - asked
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"] == "/problems/unavailable"
+    assert int(answer.headers["Retry-After"]) > 0
+    return took_s
+
+
+def _assert_counted(service: Service, command: Command, count: int) -> None:
+    assert service.ended(command).status == "succeeded"
+    assert service.output(command) == b"".join(b"%d\n" % number for number in range(1, count + 1))
+
+
+def _count(service: Service, url: str, command: Command) -> Command:
+    """A command as soon as its row is final."""
+
+    def final() -> bool:
+        with psycopg.connect(url) as connection:
+            row = connection.execute("select ended_at from commands where id = %s", [command.id]).fetchone()
+            return row is not None and row[0] is not None
+
+    eventually(final, within_s=5)
+    return service.get(command)
+
+
+def test_while_postgresql_is_frozen_everything_live_works(
+    own_service: StartService, server: Server, mark: str, tmp_path: Path
+) -> None:
+    """Reads and stops answer within a second; new commands are refused within two or so, and never run."""
+    url = server.new_database()
+    service = own_service(database_url=url).start()
+    command = service.started(service.run(f"echo said; sleep {mark}"))
+    service.says(command, b"said\n")
+    ran = tmp_path / "ran"
+    server.freeze()
+
+    with ThreadPoolExecutor(12) as pool:
+        refused = list(pool.map(lambda _: _refused(service, f"touch {ran}"), range(12)))
+    asked = time.monotonic()
+    now = service.get(command)
+    output = service.output(command)
+    health = service.http.get("/healthz")
+    stopped = service.stop(command)
+    took_s = time.monotonic() - asked
+    why = service.http.get("/readyz")
+    ended = service.ended(command)
+
+    assert max(refused) < 3
+    assert (now.status, output, health.status_code) == ("running", b"said\n", 200)
+    assert stopped.stop_requested_at is not None
+    assert took_s < 1
+    assert why.status_code == 503
+    assert list(why.json()["why"]) == ["postgres"]
+    assert (ended.status, ended.reason) == ("stopped", "client")
+
+    server.thaw()
+    eventually(service.is_ready, within_s=10)
+    assert _count(service, url, command).row == ended.row
+    assert service.done("echo new").status == "succeeded"
+    assert not ran.exists()
+    late = [one for one in service.page() if str(ran) in one.script]
+    assert {(one.status, one.reason) for one in late} <= {("stopped", "not_accepted")}
+
+
+def test_what_ends_while_postgresql_is_away_is_written_when_it_is_back(
+    own_service: StartService, server: Server
+) -> None:
+    """Within five seconds, each once; and the database is owned again, so that nobody else can take it."""
+    url = server.new_database()
+    service = own_service(database_url=url).start()
+    commands = [service.run("for i in {1..40}; do echo $i; sleep 0.05; done") for _ in range(5)]
+    time.sleep(1.2)  # now a part of each is written
+    server.end()
+    eventually(lambda: not service.is_ready())
+    assert _refused(service, "true") < 3
+    ended = [service.ended(one) for one in commands]
+
+    server.begin()
+
+    for command, final in zip(commands, ended, strict=True):
+        assert _count(service, url, command).row == final.row
+        _assert_counted(service, command, 40)
+    eventually(service.is_ready, within_s=10)
+    with psycopg.connect(url) as connection:
+        owners = connection.execute("select count(*) from pg_locks where locktype = 'advisory'").fetchone()
+    assert owners == (1,)
+    assert service.done("echo new").status == "succeeded"
+
+
+def test_without_postgresql_it_starts_and_says_why_it_is_not_ready(own_service: StartService, state_dir: Path) -> None:
+    """And it is ready as soon as the server is there, without a restart."""
+    state_dir.parent.chmod(0o755)
+    directory = state_dir.parent / "pg"
+    service = own_service(database_url=f"postgresql://tests@/tests_1?host={directory}").start(ready=False)
+    eventually(lambda: service.http.get("/readyz").status_code == 503)
+
+    _refused(service, "true")
+    answer = service.http.get("/readyz")
+    listed = service.http.get("/v1/commands")
+
+    assert answer.json()["why"]["postgres"]
+    assert listed.status_code == 503
+    server = Server(directory)
+    try:
+        assert server.new_database().endswith(f"/tests_1?host={directory}")
+        eventually(service.is_ready, within_s=10)
+        assert service.done("echo new").status == "succeeded"
+    finally:
+        assert service.terminate() == 0
+        server.close()
+
+
+def test_a_second_bashd_does_not_get_the_same_database(own_service: StartService, server: Server, place: Path) -> None:
+    """One Bashd owns a database; another one on it says why it is not ready, and takes over when the first is gone."""
+    url = server.new_database()
+    first = own_service(database_url=url).start()
+    directory = place / "second"
+    directory.mkdir(mode=0o711)
+    with Service(directory / "bashd", database_url=url).start(ready=False) as second:
+        eventually(lambda: "another Bashd" in second.http.get("/readyz").text)
+        _refused(second, "true")
+
+        assert first.terminate() == 0
+
+        eventually(second.is_ready, within_s=10)
+        assert second.done("true").status == "succeeded"
+
+
+def test_clients_that_wait_for_queued_commands_are_answered_at_the_end(own_service: StartService, mark: str) -> None:
+    """They learn that their command is queued, which it stays; no connection breaks."""
+    service = own_service(max_running=1).start()
+    service.started(service.run(f"sleep {mark}"))
+
+    def client() -> httpx.Response:
+        return service.create("true", wait_s=60)
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(client) for _ in range(3)]
+        eventually(lambda: len(service.page(status="queued")) == 3)
+        assert service.init is not None
+        service.init.send_signal(signal.SIGTERM)
+
+        found = [answer.result(20) for answer in answers]
+
+    assert [(one.status_code, one.json()["status"]) for one in found] == [(201, "queued")] * 3
+    assert service.wait() == 0
+
+
+def test_a_final_command_with_gaps_is_equal_byte_for_byte(service: Service) -> None:
+    """Told by its journal at the end, and by its row ever after."""
+    first = service.create("head -c 100 /dev/zero; head -c 100 /dev/zero >&2", wait_s=20, output_limit_bytes=10)
+    command = Command(first.json())
+
+    time.sleep(0.5)
+    second = service.http.get(f"/v1/commands/{command.id}")
+
+    assert command.truncated == {"stdout": [[10, 100]], "stderr": [[10, 100]]}
+    assert first.content == second.content
