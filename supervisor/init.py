@@ -169,15 +169,25 @@ class Init:
     def _fork(self, run: "Callable[[int], int]") -> int:
         """Fork a child in a session of its own, which runs ``run(our pid)`` and exits with what it returns."""
         init_pid = os.getpid()
-        pid = os.fork()
+        # Blocked over the fork: the child has our handlers until it has set its own, and they would swallow a signal
+        # that is passed on to it at once.
+        told = {*SHUTDOWN_SIGNALS, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, told)
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
+            raise
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
             return pid
         status = 1
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
-            for number in (*SHUTDOWN_SIGNALS, signal.SIGCHLD):
+            for number in told:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
             os.close(self._wake_fd)
             os.close(self._wake_writer)
             status = run(init_pid)

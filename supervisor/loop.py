@@ -88,9 +88,10 @@ class Supervisor:
 
     def _open(self) -> None:
         self._wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # The descriptor before the handlers: a signal between the two would be handled and forgotten.
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _only_wake)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         # Both directions, so that it never comes to its end when no worker has it open.
         self._reports_fd = os.open(self._places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()

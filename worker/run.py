@@ -144,9 +144,9 @@ def wake_on_signals() -> int:
     Handlers, not SIG_IGN, which bash would inherit.
     """
     wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _only_wake)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return wake_fd
 
 
