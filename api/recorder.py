@@ -14,6 +14,7 @@ from dataclasses import replace
 from api.command import Command
 from api.live import Live, Lives, Mark
 from api.store import Chunk, DatabaseAway, Progress, Store
+from protocol import journal
 from protocol.places import Places
 
 EVERY_S = 1.0
@@ -131,6 +132,10 @@ class Recorder:
     async def compare(self, live: Live) -> None:
         """Read a command's row to learn where its recording stands; then it goes on from there."""
         row = await self._store.get(live.id)
+        if row is None and _is_at_work(self._places.journal(live.id)):
+            log.error("command %d runs and has no row; was it accepted with another database? Left alone", live.id)
+            self._done(live.id)
+            return
         if row is None or row.final:
             if row is None:
                 log.error("command %d has a journal and no row; its journal is removed", live.id)
@@ -142,6 +147,13 @@ class Recorder:
             return
         live.recorded, live.row = _place_of(row, live), row
         self.note(live)
+
+
+def _is_at_work(path: str) -> bool:
+    try:
+        return journal.is_locked(path)
+    except FileNotFoundError:
+        return False
 
 
 def _place_of(row: Command, live: Live) -> Mark:

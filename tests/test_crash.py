@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartService
+from tests.postgres import PostgresServer
 from tests.processes import Command, Service, eventually, group_members, is_alive, kill, marked, titled
 
 # Counts for about two seconds on both streams, so that every chunk border of a crash falls somewhere into it.
@@ -339,3 +340,26 @@ def _try_to_run(service: Service, script: str, argument: str) -> Command | None:
         return None  # the process that was about to answer was killed
     assert answer.status_code == 201, answer.text
     return Command(answer.json())
+
+
+def test_another_database_does_not_cost_a_running_command_its_journal(
+    own_service: StartService, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Started by mistake on another database, Bashd leaves what runs alone; back on its own it records the end."""
+    go = tmp_path / "go"
+    service = own_service().start()
+    command = service.run(
+        'echo once >> "$2"; echo before; while [ ! -e "$1" ]; do sleep 0.05; done; echo after; exit 3',
+        args=[str(go), str(tmp_path / "runs")],
+    )
+    service.says(command, b"before")
+    service.kill_init()
+    mistaken = own_service(database_url=postgres.new_database()).start()
+    mistaken.kill_init()
+
+    service.start()
+    go.touch()
+
+    assert service.ended(command).exit_code == 3
+    assert service.output(command) == b"before\nafter\n"
+    assert (tmp_path / "runs").read_text() == "once\n"
