@@ -226,7 +226,3 @@ class Reader:
             taken += need
             self.position += need
             yield Frame(kind, time_ns, payload, self.position)
-
-    def unread_bytes(self) -> int:
-        """How much of the file lies after ``position``: an unfinished frame while the lock is held, else damage."""
-        return max(0, os.fstat(self._fd).st_size - self.position)

@@ -34,6 +34,24 @@ def die_with_parent(parent_pid: int, with_signal: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
+def wake_on_signals() -> "tuple[int, int]":
+    """From now on the numbers of CHLD, TERM, INT and HUP that reach us can be read from the first descriptor.
+
+    The second is the interpreter's, to be closed by a forked child that wants neither. Handlers, not SIG_IGN, which
+    what is executed would inherit.
+    """
+    wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    # The descriptor before the handlers: a signal between the two would be handled and forgotten.
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _only_wake)
+    return wake_fd, writer
+
+
+def _only_wake(_number: int, _frame: object) -> None:
+    """Handles nothing: the loop reads the number from the wake-up descriptor and acts."""
+
+
 class Title:
     """The process's title: what ``/proc/<pid>/cmdline`` and ``ps`` show, written over the arguments of exec.
 

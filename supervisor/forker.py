@@ -33,7 +33,7 @@ def serve(requests_fd: int, results_fd: int, outset: run.Outset, nofile: "tuple[
     _keep_only({requests_fd, results_fd})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
-    wake_fd = run.wake_on_signals()
+    wake_fd, _ = linux.wake_on_signals()
     above_all_fds = max(_open_fds()) + 1
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     gc.collect()

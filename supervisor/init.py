@@ -75,14 +75,11 @@ class Init:
 
     def _listen_to_signals(self) -> None:
         """From here on signals are noted. They were blocked since the launcher began, so none was lost."""
-        self._wake_fd, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
             if signal.getsignal(number) == signal.SIG_IGN:
                 # Whoever started us ignores it, and a script would inherit that.
                 signal.signal(number, signal.SIG_DFL)
-        for number in (*SHUTDOWN_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, _only_wake)
+        self._wake_fd, self._wake_writer = linux.wake_on_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
     @property
@@ -220,10 +217,6 @@ class Init:
             return 1
 
         return self._fork(run)
-
-
-def _only_wake(_number: int, _frame: object) -> None:
-    """Handles nothing: the loop reads the number from the wake-up descriptor and acts."""
 
 
 def describe(status: int) -> str:

@@ -87,11 +87,7 @@ class Supervisor:
     # Waiting
 
     def _open(self) -> None:
-        self._wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # The descriptor before the handlers: a signal between the two would be handled and forgotten.
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _only_wake)
+        self._wake_fd, _ = linux.wake_on_signals()
         # Both directions, so that it never comes to its end when no worker has it open.
         self._reports_fd = os.open(self._places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -503,7 +499,3 @@ class Supervisor:
         for child in self._children.values():
             self._stop(child.id, PendingStop(signal.SIGKILL, 0.0, "shutdown", None))
         self._deliver_stops()
-
-
-def _only_wake(_number: int, _frame: object) -> None:
-    """Handles nothing: the loop reads the number from the wake-up descriptor and acts."""

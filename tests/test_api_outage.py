@@ -222,7 +222,7 @@ def test_a_final_command_with_gaps_is_equal_byte_for_byte(service: Service) -> N
     first = service.create("head -c 100 /dev/zero; head -c 100 /dev/zero >&2", wait_s=20, output_limit_bytes=10)
     command = Command(first.json())
 
-    time.sleep(0.5)
+    eventually(lambda: not (service.state_dir / "journals" / str(command.id)).exists())  # the row answers now
     second = service.http.get(f"/v1/commands/{command.id}")
 
     assert command.truncated == {"stdout": [[10, 100]], "stderr": [[10, 100]]}

@@ -101,7 +101,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outse
     _die_if(outset, "before_started")
     control_path = outset.places.control(command_id)
     control_fd = _open_control(control_path)
-    wake_fd = wake_on_signals()
+    wake_fd, _ = linux.wake_on_signals()
     started = time.monotonic()
     try:
         child = bash.start(spec, outset.surroundings, own_directory)
@@ -136,22 +136,6 @@ def _open_control(path: str) -> int:
     except FileExistsError:
         pass  # of a worker that went before it took the command
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def wake_on_signals() -> int:
-    """A descriptor from which the numbers of the signals that reach us can be read.
-
-    Handlers, not SIG_IGN, which bash would inherit.
-    """
-    wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _only_wake)
-    return wake_fd
-
-
-def _only_wake(_number: int, _frame: object) -> None:
-    """Handles nothing: the loop reads the number from the wake-up descriptor and acts."""
 
 
 def _ending(watch: Watch, result: os.waitid_result, duration_s: float) -> "dict[str, Any]":
