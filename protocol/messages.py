@@ -41,7 +41,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Report: the order with this ticket has been taken and will be seen through."""
+    """Report: the order with this ticket has been taken; a stop now lies where only its worker takes it from."""
 
     ticket: int
 

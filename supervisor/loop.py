@@ -17,6 +17,7 @@ import select
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 
 from protocol import control, journal, linux, story
 from protocol.config import Config, boot_id
@@ -33,9 +34,10 @@ from protocol.messages import (
 )
 from protocol.places import Places, command_ids
 from supervisor.api_process import ApiProcess
-from supervisor.child import SILENT_AFTER_S, Child, PendingStop, adopt, is_silent, kill_worker
-from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude, kill_round, left_worker_pids
+from supervisor.child import SILENT_AFTER_S, Child, PendingStop
+from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude
 from supervisor.forker import Forker
+from supervisor.kin import Kin
 from supervisor.log import Log
 from worker.run import EXIT_NOT_TAKEN
 
@@ -46,43 +48,52 @@ API_CLOSE_S = 2.5  # of the shutdown's time: for the API to write the last rows,
 
 
 class Supervisor:
-    """Who works on which command, and what is owed to whom. Times are monotonic."""
+    """Who works on which command, and what is owed to whom. Times are those of ``clock``, in seconds."""
 
-    def __init__(self, config: Config, *, forker: Forker, api: ApiProcess, init_pid: int) -> None:
+    def __init__(
+        self, config: Config, *, forker: Forker, api: ApiProcess, kin: Kin, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._config = config
         self._places = Places(config.state_dir)
         self._forker = forker
         self._api = api
-        self._init_pid = init_pid
+        self._kin = kin
+        self._clock = clock
         self._boot_id = boot_id()
         self._log = Log("supervisor", config.log_format)
         self._children: dict[int, Child] = {}
         self._fallen: dict[int, Fallen] = {}
         self._to_fork: deque[int] = deque()  # the forker is behind
         self._to_examine: dict[int, float] = {}  # id → when to look at its journal (again)
+        self._early_stops: dict[int, list[PendingStop]] = {}  # of commands that nobody has ordered us to run yet
         self._changed: dict[int, None] = {}  # ids the API has to hear of, in order
-        self._removing: set[int] = set()  # pids of rm(1) at work
+        self._poll = select.poll()
+        self._pidfds: dict[int, int] = {}  # pidfd → id, of adopted workers
         self._shutdown_signals = 0
         self._end_by: float | None = None  # while shutting down: when the commands must have ended
         self._closing_sent = False
-        self._over = False
+        self.over = False
 
     def run(self) -> int:
         """Serve until told to go and everything has ended; returns the exit status."""
         self._open()
-        self._adopt_all()
-        while not self._over:
+        self.adopt_all()
+        while not self.over:
             self._start_api()
             self._wait()
-            self._take_orders()
-            self._take_results()
-            self._examine_due()
-            self._deliver_stops()
-            self._look_after_silent()
-            self._clear_up_after_fallen()
-            self._send_changes()
-            self._shut_down()
+            self.act()
         return 0
+
+    def act(self) -> None:
+        """Do what is to be done now. Blocks on nothing."""
+        self._take_orders()
+        self._take_results()
+        self._examine_due()
+        self._deliver_stops()
+        self._look_after_silent()
+        self._clear_up_after_fallen()
+        self._send_changes()
+        self._shut_down()
 
     # Waiting
 
@@ -90,10 +101,8 @@ class Supervisor:
         self._wake_fd, _ = linux.wake_on_signals()
         # Both directions, so that it never comes to its end when no worker has it open.
         self._reports_fd = os.open(self._places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poll = select.poll()
         for fd in (self._wake_fd, self._reports_fd, self._forker.results_fd):
             self._poll.register(fd, select.POLLIN)
-        self._pidfds: dict[int, int] = {}  # pidfd → id, of adopted workers
 
     def _wait(self) -> None:
         """Sleep until something happens or is due, and take in what needs no decision."""
@@ -104,11 +113,16 @@ class Supervisor:
                 for command_id in control.parse_reports(os.read(self._reports_fd, 4096)):
                     self._changed[command_id] = None
             elif fd in self._pidfds:
-                self._adopted_ended(fd)
+                self.adopted_ended(fd)
             # Orders and results are taken by the loop, whether this or something else woke it.
 
     def _timeout_ms(self) -> int | None:
-        now = time.monotonic()
+        due = self.due()
+        return None if due is None else min(max(0, int((due - self._clock()) * 1000) + 1), 2**31 - 1)
+
+    def due(self) -> float | None:
+        """When there is something to do even if nothing happens; None: never."""
+        now = self._clock()
         due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
         for child in self._children.values():
             due += [at for at in (child.silent_at, child.timeout_due) if at is not None]
@@ -120,25 +134,22 @@ class Supervisor:
             due.append(self._api.restart.start_at)
         if self._end_by is not None:
             due.append(self._end_by)
-        if not due:
-            return None
-        return min(max(0, int((min(due) - now) * 1000) + 1), 2**31 - 1)
+        return min(due, default=None)
 
     def _take_signals(self) -> None:
         numbers = os.read(self._wake_fd, 4096)
-        self._shutdown_signals += sum(number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) for number in numbers)
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                self.told_to_go()
         if signal.SIGCHLD in numbers:
             self._reap()
 
+    def told_to_go(self) -> None:
+        """Note that a signal asks for the shutdown, or for more haste with it."""
+        self._shutdown_signals += 1
+
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._removing.discard(pid)
+        for pid, status in self._kin.reap():
             if pid == self._forker.pid:
                 raise RuntimeError(f"the forker ended with wait status {status}")
             if pid == self._api.pid:
@@ -150,7 +161,7 @@ class Supervisor:
     # The API
 
     def _start_api(self) -> None:
-        if self._api.pid is not None or self._closing_sent or time.monotonic() < self._api.restart.start_at:
+        if self._api.pid is not None or self._closing_sent or self._clock() < self._api.restart.start_at:
             return
         try:
             self._api.start()
@@ -167,6 +178,11 @@ class Supervisor:
             self._log.error("the API ended", pid=self._api.pid, wait_status=status)
         self._poll.unregister(self._api.orders.reader_fd)
         self._api.ended()
+        # Who asked has been cut off, and the next API counts its tickets from one again.
+        self._early_stops.clear()
+        for child in self._children.values():
+            for stop in child.stops:
+                stop.ticket = None
 
     def _take_orders(self) -> None:
         if self._api.pid is None:
@@ -183,9 +199,9 @@ class Supervisor:
             case Run():
                 self._run(order)
             case Stop():
-                stop = PendingStop(order.signal, order.grace_s, "client", order.requested_at_ns)
-                self._stop(order.id, stop)
-                self._report(Accepted(order.ticket))
+                self._stop(
+                    order.id, PendingStop(order.signal, order.grace_s, "client", order.requested_at_ns, order.ticket)
+                )
             case Ping():
                 self._report(Accepted(order.ticket))
 
@@ -227,11 +243,16 @@ class Supervisor:
             return  # it has its worker: an order may be repeated any number of times
         child = Child(order.id, order.grace_s, None)
         if order.timeout_s is not None:
-            child.timeout_due = time.monotonic() + order.timeout_s + order.grace_s + SILENT_AFTER_S
-        self._children[order.id] = child
+            child.timeout_due = self._clock() + order.timeout_s + order.grace_s + SILENT_AFTER_S
+        self._add(child)
         self._fork(order.id)
         if self._end_by is not None:
             self._stop_for_shutdown(child)
+
+    def _add(self, child: Child) -> None:
+        self._children[child.id] = child
+        for stop in self._early_stops.pop(child.id, ()):
+            self._stop(child.id, stop)
 
     def _fork(self, command_id: int) -> None:
         if self._to_fork or not self._forker.fork_worker(command_id):
@@ -253,11 +274,14 @@ class Supervisor:
         while self._to_fork and self._forker.fork_worker(self._to_fork[0]):
             self._to_fork.popleft()
 
-    def _adopted_ended(self, pidfd: int) -> None:
+    def adopted_ended(self, pidfd: int) -> None:
+        """The worker that ``pidfd`` stands for is gone: its journal says what that means."""
         self._examine(self._pidfds[pidfd], None)
 
     def _forget(self, child: Child) -> None:
         del self._children[child.id]
+        for stop in child.undelivered():
+            self._answer(stop)  # there is nobody left to be told
         if child.pidfd is not None:
             self._poll.unregister(child.pidfd)
             del self._pidfds[child.pidfd]
@@ -266,15 +290,15 @@ class Supervisor:
     def _try_again(self, child: Child) -> None:
         """Fork another worker in a moment: nobody has taken the command yet."""
         child.tries += 1
-        self._to_examine[child.id] = time.monotonic() + TRY_AGAIN_S * child.tries
+        self._to_examine[child.id] = self._clock() + TRY_AGAIN_S * child.tries
 
-    def _adopt_all(self) -> None:
-        """At the start: find out from the journals who still works for us, and for whom there is to conclude."""
+    def adopt_all(self) -> None:
+        """To be called at the start: the journals tell who works for us, and for whom there is to conclude."""
         for command_id in command_ids(self._places.journals):
             self._examine(command_id, None)
 
     def _examine_due(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for command_id in [one for one, at in self._to_examine.items() if at <= now]:
             del self._to_examine[command_id]
             self._examine(command_id, None)
@@ -294,6 +318,8 @@ class Supervisor:
         if facts.ended is not None or facts.spec is None:
             if child is not None:
                 self._forget(child)
+            for stop in self._early_stops.pop(command_id, ()):
+                self._answer(stop)
             self._changed[command_id] = None
         elif locked:
             self._adopt(command_id, facts)
@@ -316,18 +342,19 @@ class Supervisor:
         child = self._children.get(command_id)
         if child is not None and child.pidfd is not None:
             return
-        pidfd = adopt(facts) if facts.worker is not None else None
+        pidfd = self._kin.adopt(facts) if facts.worker is not None else None
         if pidfd is None:
             # The lock is held and its holder not (yet) named: a worker at its very start, or somebody who looks.
-            self._to_examine[command_id] = time.monotonic() + TRY_AGAIN_S
+            self._to_examine[command_id] = self._clock() + TRY_AGAIN_S
             return
         assert facts.spec is not None
         if child is None:
-            child = self._children[command_id] = Child(command_id, facts.spec["grace_s"], None)
+            child = Child(command_id, facts.spec["grace_s"], None)
             if facts.spec["timeout_s"] is not None:
                 ran_s = (time.time_ns() - (facts.started_at_ns or time.time_ns())) / 1e9
                 left_s = max(0.0, facts.spec["timeout_s"] - ran_s)
-                child.timeout_due = time.monotonic() + left_s + child.grace_s + SILENT_AFTER_S
+                child.timeout_due = self._clock() + left_s + child.grace_s + SILENT_AFTER_S
+            self._add(child)
         child.pidfd = pidfd
         self._pidfds[pidfd] = command_id
         self._poll.register(pidfd, select.POLLIN)
@@ -336,12 +363,25 @@ class Supervisor:
     # Stopping
 
     def _stop(self, command_id: int, stop: PendingStop) -> None:
+        """Pass a stop on to the worker, as soon as it listens; only then its order is answered.
+
+        From there on it lies in the command's control pipe and survives us.
+        """
         child = self._children.get(command_id)
         if child is None:
-            return  # it has ended: its journal says how
+            self._stop_unknown(command_id, stop)
+            return
         child.stops.append(stop)
-        due = time.monotonic() + stop.grace_s + SILENT_AFTER_S
+        due = self._clock() + stop.grace_s + SILENT_AFTER_S
         child.silent_at = due if child.silent_at is None else min(child.silent_at, due)
+
+    def _stop_unknown(self, command_id: int, stop: PendingStop) -> None:
+        """It has ended, or an API that has just begun has not ordered us to run it again yet."""
+        if command_id in self._fallen:
+            self._answer(stop)
+            return
+        self._early_stops.setdefault(command_id, []).append(stop)
+        self._examine(command_id, None)
 
     def _deliver_stops(self) -> None:
         for child in self._children.values():
@@ -355,10 +395,16 @@ class Supervisor:
                 )
                 if not stop.delivered:
                     break  # the worker does not listen yet; the order of stops stays
+                self._answer(stop)
+
+    def _answer(self, stop: PendingStop) -> None:
+        if stop.ticket is not None:
+            self._report(Accepted(stop.ticket))
+            stop.ticket = None
 
     def _look_after_silent(self) -> None:
         """The second timer of each command: when the worker is stopped or silent past its time, we stop it."""
-        now = time.monotonic()
+        now = self._clock()
         for child in list(self._children.values()):
             if child.silent_at is not None and now >= child.silent_at:
                 self._take_over_if_silent(child, child.stops[0])
@@ -373,7 +419,10 @@ class Supervisor:
             facts, _ = story.read(path)
         except FileNotFoundError:
             return
-        if facts.ended is None and is_silent(facts) and kill_worker(path, facts):
+        if facts.ended is not None or facts.worker is None:
+            return
+        silent = facts.stopping is None or self._kin.is_paused(facts)
+        if silent and self._kin.kill_worker(path, facts):
             self._log.error("the worker is silent; the supervisor ends it and its command", command=child.id)
             child.taken_over = child.taken_over or stop
 
@@ -387,23 +436,20 @@ class Supervisor:
             self._forget(child)
         assert facts.worker is not None
         host_died = facts.worker.get("boot_id", self._boot_id) != self._boot_id
+        for stop in self._early_stops.pop(command_id, ()):
+            self._answer(stop)
         self._fallen[command_id] = Fallen(command_id, facts, adopted, host_died, status, taken_over)
         if taken_over is None:
             self._log.error("a worker died before its command's end", command=command_id, wait_status=status)
 
     def _clear_up_after_fallen(self) -> None:
         """Kill what dead workers left; when nobody is left, record the ends."""
-        now = time.monotonic()
+        now = self._clock()
         if not self._fallen or now < min(one.next_round for one in self._fallen.values()):
             return
         fallen = list(self._fallen.values())
         self._reap()
-        if kill_round(
-            fallen,
-            known={self._forker.pid, self._api.pid or 0, *self._removing},
-            init_pid=self._init_pid,
-            init_known=self._known_of_init(),
-        ):
+        if self._kin.kill_orphans(fallen, api_pid=self._api.pid):
             for one in fallen:
                 one.next_round = now + one.pause_s
                 one.pause_s = min(one.pause_s * 2, ROUND_PAUSE_S[1])
@@ -412,26 +458,6 @@ class Supervisor:
         for one in fallen:
             self._conclude(one)
 
-    def _known_of_init(self) -> set[int]:
-        """The children of init that are no orphans: us, the postmaster, and workers with a lock to show."""
-        known = {os.getpid()} | left_worker_pids(self._places)
-        for command_id in command_ids(self._places.journals):
-            path = self._places.journal(command_id)
-            try:
-                if journal.is_locked(path):
-                    facts, _ = story.read(path)
-                    known.add(facts.worker["pid"] if facts.worker else 0)
-            except FileNotFoundError:
-                continue
-        if self._config.postgres_argv is not None:
-            known |= {pid for pid in linux.children(self._init_pid) if self._is_postmaster(pid)}
-        return known
-
-    def _is_postmaster(self, pid: int) -> bool:
-        assert self._config.postgres_argv is not None
-        argv = linux.command_line(pid).rstrip(b"\0").split(b"\0")
-        return argv == [os.fsencode(argument) for argument in self._config.postgres_argv]
-
     def _conclude(self, one: Fallen) -> None:
         try:
             done = conclude(one, self._places.journal(one.id), time.time_ns())
@@ -439,29 +465,18 @@ class Supervisor:
             self._log.error("cannot record an end yet", command=one.id, error=error)
             done = False
         if not done:
-            one.next_round = time.monotonic() + ROUND_PAUSE_S[1]
+            one.next_round = self._clock() + ROUND_PAUSE_S[1]
             return
         del self._fallen[one.id]
         self._changed[one.id] = None
-        self._tidy(one.id)
-
-    def _tidy(self, command_id: int) -> None:
-        """Remove what the dead worker would have removed."""
-        try:
-            os.unlink(self._places.control(command_id))
-        except FileNotFoundError:
-            pass  # it had not come so far
-        directory = self._places.directory(command_id)
-        if os.path.exists(directory):
-            rm = os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath})
-            self._removing.add(rm)
+        self._kin.tidy(one.id)
 
     # Shutdown
 
     def _shut_down(self) -> None:
         """Take the next step of a shutdown that was asked for."""
         if self._shutdown_signals and self._end_by is None:
-            self._end_by = time.monotonic() + max(0.5, self._config.shutdown_timeout_s - API_CLOSE_S)
+            self._end_by = self._clock() + max(0.5, self._config.shutdown_timeout_s - API_CLOSE_S)
             self._report(Draining())
             if self._config.on_shutdown == "stop":
                 for child in self._children.values():
@@ -471,10 +486,10 @@ class Supervisor:
             self._hurry()
         if self._end_by is None:
             return
-        now = time.monotonic()
+        now = self._clock()
         if self._closing_sent:
             if self._api.pid is None:
-                self._over = True
+                self.over = True
             elif now >= self._end_by:
                 self._log.error("the API did not end in time", pid=self._api.pid)
                 os.kill(self._api.pid, signal.SIGKILL)
@@ -490,7 +505,7 @@ class Supervisor:
     def _stop_for_shutdown(self, child: Child) -> None:
         assert self._end_by is not None
         # One second of what is left is for the sweep after the grace.
-        grace_s = max(0.0, min(child.grace_s, self._end_by - time.monotonic() - 1.0))
+        grace_s = max(0.0, min(child.grace_s, self._end_by - self._clock() - 1.0))
         self._stop(child.id, PendingStop(signal.SIGTERM, grace_s, "shutdown", None))
 
     def _hurry(self) -> None:

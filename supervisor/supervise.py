@@ -27,7 +27,9 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
 
     # From here on forking is dear, and the forker does it.
     from supervisor.api_process import ApiProcess
+    from supervisor.kin import Kin
     from supervisor.loop import Supervisor
 
     api = ApiProcess(config, socket_fd=socket_fd, lock_fd=lock_fd, title=title)
-    return Supervisor(config, forker=forker, api=api, init_pid=init_pid).run()
+    kin = Kin(Places(config.state_dir), own_pids={forker.pid}, init_pid=init_pid, postgres_argv=config.postgres_argv)
+    return Supervisor(config, forker=forker, api=api, kin=kin).run()

@@ -1,0 +1,1 @@
+"""Benchmarks and long trials of Bashd, one command each. None of it is part of what is installed."""

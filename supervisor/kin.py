@@ -1,0 +1,107 @@
+"""The processes that the supervisor answers for, as the kernel shows them: adopted, ended, reaped, cleared up after."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from protocol import journal, linux, story
+from protocol.places import Places, command_ids
+from supervisor import fallen
+from supervisor.fallen import Fallen
+
+
+class Kin:
+    """What the loop asks of the kernel, so that the loop itself only decides."""
+
+    def __init__(self, places: Places, *, own_pids: set[int], init_pid: int, postgres_argv: list[str] | None) -> None:
+        """``own_pids``: children of ours that are no orphans, beside the API, whose pid changes."""
+        self._places = places
+        self._own_pids = own_pids
+        self._init_pid = init_pid
+        self._postgres_argv = [os.fsencode(one) for one in postgres_argv or ()]
+        self._removing: set[int] = set()  # pids of rm(1) at work
+
+    def adopt(self, facts: story.Story) -> int | None:
+        """A pidfd of the worker that the journal names; None if that process is not there any more.
+
+        The pidfd pins the process before its identity is compared: a reused pid cannot be adopted.
+        """
+        assert facts.worker is not None
+        try:
+            pidfd = os.pidfd_open(facts.worker["pid"])
+        except ProcessLookupError:
+            return None
+        now = linux.process(facts.worker["pid"])
+        if now is None or not now.alive or now.start_time != facts.worker["start_time"]:
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    def is_paused(self, facts: story.Story) -> bool:
+        """True when the worker itself is stopped (SIGSTOP) or traced."""
+        assert facts.worker is not None
+        now = linux.process(facts.worker["pid"])
+        return now is not None and now.state in "Tt"
+
+    def kill_worker(self, path: str, facts: story.Story) -> bool:
+        """End a worker with KILL, if it is proven to be the one that holds this journal's lock."""
+        if facts.worker is None or not journal.is_locked(path):
+            return False
+        pidfd = self.adopt(facts)
+        if pidfd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+        return True
+
+    def reap(self) -> list[tuple[int, int]]:
+        """(pid, wait status) of every child of ours that has ended, and of every orphan that came to us."""
+        ended: list[tuple[int, int]] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended
+            if pid == 0:
+                return ended
+            self._removing.discard(pid)
+            ended.append((pid, status))
+
+    def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> bool:
+        """Send KILL to everything that dead workers left; false when nobody is left."""
+        known = self._own_pids | self._removing | ({api_pid} if api_pid is not None else set())
+        return fallen.kill_round(dead, known=known, init_pid=self._init_pid, init_known=self._known_of_init())
+
+    def _known_of_init(self) -> set[int]:
+        """The children of init that are no orphans: us, the postmaster, and workers with a lock to show."""
+        known = {os.getpid()} | fallen.left_worker_pids(self._places)
+        beginners = set()  # titles of workers that hold their lock and have not yet written who they are
+        for command_id in command_ids(self._places.journals):
+            path = self._places.journal(command_id)
+            try:
+                if journal.is_locked(path):
+                    facts, _ = story.read(path)
+                    if facts.worker is None:
+                        beginners.add(b"bashd: worker %d" % command_id)
+                    else:
+                        known.add(facts.worker["pid"])
+            except FileNotFoundError:
+                continue
+        for pid in linux.children(self._init_pid) if beginners or self._postgres_argv else ():
+            arguments = linux.command_line(pid).rstrip(b"\0").split(b"\0")
+            if arguments == self._postgres_argv or arguments[0] in beginners:
+                known.add(pid)
+        return known
+
+    def tidy(self, command_id: int) -> None:
+        """Remove what a dead worker would have removed, without waiting for it."""
+        try:
+            os.unlink(self._places.control(command_id))
+        except FileNotFoundError:
+            pass  # it had not come so far
+        directory = self._places.directory(command_id)
+        if os.path.exists(directory):
+            self._removing.add(os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath}))
