@@ -41,8 +41,7 @@ def run(place: Path, *, seed: int, seconds: float, clients: int = 12) -> Report:
     private = place / "private"
     private.mkdir()
     port = _free_port()
-    settings = {"port": port, "on_shutdown": "leave", "max_running": 64}
-    service = Service(place / "state", **settings)
+    service = Service(place / "state", port=port, on_shutdown="leave", max_running=64)
     crowd = Clients(f"http://127.0.0.1:{port}", TOKEN, private, seed=seed, count=clients)
     try:
         service.start(within_s=120)
