@@ -42,6 +42,11 @@ class ApiProcess:
         self.pid = None
         self.restart.ended()
 
+    def kill(self) -> None:
+        """End it with KILL: it did not go when it was told to."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+
     def _run(self, supervisor_pid: int) -> None:
         """In the child: let go of what is the supervisor's, and serve. Never returns."""
         status = 1

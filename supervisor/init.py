@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-POSTMASTER_STOP_S = 2.0  # after that SIGQUIT: it recovers at its next start
+POSTMASTER_STOP_S = 2.0  # then the next stronger signal: it recovers at its next start
 
 
 class Kept:
@@ -152,16 +152,20 @@ class Init:
         return 0
 
     def _end_postmaster(self, postmaster: Kept) -> None:
-        quit_at = time.monotonic() + POSTMASTER_STOP_S
-        if postmaster.pid is not None:
-            os.kill(postmaster.pid, signal.SIGINT)  # fast shutdown: postgres(1)
-        while postmaster.pid is not None:
-            self._wait(quit_at)
-            self._reap()
-            if postmaster.pid is not None and time.monotonic() > quit_at:
-                self._log.error("the postmaster did not end in time")
-                os.kill(postmaster.pid, signal.SIGQUIT)
-                quit_at += POSTMASTER_STOP_S
+        """Fast shutdown, then immediate shutdown, then KILL; each also to a server that was frozen by SIGSTOP."""
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            if postmaster.pid is None:
+                return
+            for one in linux.descendants([postmaster.pid]):
+                if number == signal.SIGKILL or one.pid == postmaster.pid:
+                    _signal(one.pid, number)
+                _signal(one.pid, signal.SIGCONT)
+            give_up_at = time.monotonic() + POSTMASTER_STOP_S
+            while postmaster.pid is not None and time.monotonic() < give_up_at:
+                self._wait(give_up_at)
+                self._reap()
+            if postmaster.pid is not None:
+                self._log.error("the postmaster did not end in time", after=number.name)
 
     def _fork(self, run: "Callable[[int], int]") -> int:
         """Fork a child in a session of its own, which runs ``run(our pid)`` and exits with what it returns."""
@@ -217,6 +221,13 @@ class Init:
             return 1
 
         return self._fork(run)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it has just ended, which is what is wanted
 
 
 def describe(status: int) -> str:

@@ -492,7 +492,7 @@ class Supervisor:
                 self.over = True
             elif now >= self._end_by:
                 self._log.error("the API did not end in time", pid=self._api.pid)
-                os.kill(self._api.pid, signal.SIGKILL)
+                self._api.kill()
                 self._end_by = now + API_CLOSE_S
         elif self._config.on_shutdown == "leave" or now >= self._end_by or not (self._children or self._fallen):
             for child in self._children.values() if self._config.on_shutdown == "stop" else ():
