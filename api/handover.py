@@ -15,9 +15,10 @@ from api.doubtful import Doubtful
 from api.link import Link
 from api.live import Live, Lives
 from api.problems import QueueFull, Unavailable
-from api.store import DatabaseAway, Store
+from api.store import DatabaseAway, NeverSent, Store
 from protocol import journal
 from protocol.config import Config
+from protocol.fault import Fault
 from protocol.places import Places
 
 ACCEPT_WITHIN_S = 1.5
@@ -48,6 +49,7 @@ class Handover:
         self._link = link
         self._places = places
         self._boot_id = boot_id
+        self._fault = Fault(config.fault, places)
         self._ids: deque[int] = deque()
         self._arrivals: deque[_Arrival] = deque()
         self._wake = asyncio.Event()
@@ -150,7 +152,9 @@ class Handover:
         self._being_written = len(batch)
         try:
             while len(self._ids) < len(batch):
-                self._ids += await self._store.reserve_ids(max(IDS_AT_ONCE, len(batch)))
+                reserved = await self._store.reserve_ids(max(IDS_AT_ONCE, len(batch)))
+                # A journal that is here already is that of another database, whose command may be running.
+                self._ids += [one for one in reserved if self._lives.get(one) is None]
             for arrival in batch:
                 arrival.id = self._ids.popleft()
             # A command's turn is at once when nobody waits before it and there is room.
@@ -159,9 +163,11 @@ class Handover:
                 replace(arrival.command, id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
                 for index, arrival in enumerate(batch)
             ]
+            self._fault.die_at("before_row")
             await self._store.add(commands)
         except DatabaseAway as error:
-            self._doubtful.add([one.id for one in batch if one.id and not one.answered])
+            if not isinstance(error, NeverSent):
+                self._doubtful.add([one.id for one in batch if one.id and not one.answered])
             for arrival in batch:
                 if not arrival.answered:
                     problem = Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
@@ -214,6 +220,7 @@ class Handover:
     def hand_over(self, command: Command) -> Live | None:
         """Write the journal and order a worker. For a command whose row says that it is handed over."""
         path = self._places.journal(command.id)
+        self._fault.die_at("before_journal")
         try:
             journal.create(path, _ns(command), command.spec())
         except OSError as error:
@@ -225,7 +232,9 @@ class Handover:
         if live.recorded is None:
             live.recorded, live.row = live.followed, command
         live.follow()
+        self._fault.die_at("before_order")
         self.order(command)
+        self._fault.die_at("after_order")
         return live
 
     def order(self, command: Command) -> None:

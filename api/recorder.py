@@ -15,6 +15,7 @@ from api.command import Command
 from api.live import Live, Lives, Mark
 from api.store import Chunk, DatabaseAway, Progress, Store
 from protocol import journal
+from protocol.fault import Fault
 from protocol.places import Places
 
 EVERY_S = 1.0
@@ -29,10 +30,11 @@ log = logging.getLogger("bashd.api")
 class Recorder:
     """Writes what lives have to say. One batch at a time."""
 
-    def __init__(self, store: Store, lives: Lives, places: Places) -> None:
+    def __init__(self, store: Store, lives: Lives, places: Places, fault: Fault) -> None:
         self._store = store
         self._lives = lives
         self._places = places
+        self._fault = fault
         self._dirty: dict[int, None] = {}
         self._ends: set[int] = set()
         self._wake = asyncio.Event()
@@ -101,7 +103,12 @@ class Recorder:
                 self._done(command_id)
         # A row that already says all there is to say needs no writing.
         needed = [one for one in batch if one[1].command != one[0].row or one[1].chunks]
+        ends = any(progress.command.final for _, progress, _ in needed)
+        if ends:
+            self._fault.die_at("before_commit")
         written = await self._store.record([progress for _, progress, _ in needed]) if needed else set()
+        if ends:
+            self._fault.die_at("after_commit")
         for live, progress, mark in batch:
             if live.id in written or progress.command == live.row:
                 self._recorded(live, progress.command, mark)

@@ -108,8 +108,9 @@ class Recovery:
             case Action.FOLLOW:
                 assert live is not None
                 if not live.ended:
-                    # The supervisor may not know its worker: one that a dead forker forked as its last act, and that took
-                    # the command after the new supervisor had looked. The worker ordered here goes, and it finds out.
+                    # The supervisor may not know its worker: one that a dead forker forked as its last act, and that
+                    # took the command after the new supervisor had looked. The worker ordered here finds it taken,
+                    # goes, and the supervisor looks again.
                     self._handover.order(row)
                 await self._recorder.compare(live)
             case Action.HAND_OVER:

@@ -26,6 +26,7 @@ from api.recorder import Recorder
 from api.recovery import Recovery
 from api.store import DatabaseAway, Store
 from protocol.config import Config, boot_id
+from protocol.fault import Fault
 from protocol.messages import Order, Report
 from protocol.places import Places
 from protocol.queue import Queue
@@ -47,7 +48,7 @@ class Api:
         self._store = Store(config.database_url, config.node_id)
         self._lives = Lives(places)
         self._link = Link(orders, reports)
-        self._recorder = Recorder(self._store, self._lives, places)
+        self._recorder = Recorder(self._store, self._lives, places, Fault(config.fault, places))
         self._handover = Handover(
             config, store=self._store, lives=self._lives, link=self._link, places=places, boot_id=boot
         )

@@ -24,6 +24,7 @@ from api.command import Command
 
 # InternalError is what a server says that takes no writes now (a standby after a failover).
 DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
+NeverSent = PoolTimeout  # the one of them that says: no connection was to be had, so PostgreSQL was asked nothing
 
 OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database
 POOL_TIMEOUT_S = 2.0
@@ -182,13 +183,20 @@ class Store:
             await connection.execute(sql, [self._node_id, Jsonb(rows)])
 
     async def refuse(self, ids: list[int]) -> None:
-        """Rows whose commit came after their client had been told 503: they never run."""
+        """See to it that these, whose clients were told 503, never run, whether their rows are there, or come, or not.
+
+        PostgreSQL may still be at work on an insert whose connection was lost. So a row is made for each that has
+        none: an insert that comes later finds it and changes nothing.
+        """
         sql = """
-            update commands set status = 'stopped', reason = 'not_accepted', ended_at = created_at
-            where id = any(%s) and ended_at is null and pid is null
+            insert into commands (id, node_id, status, reason, script, grace_s, leftovers, merge_stderr,
+                output_limit_bytes, created_at, ended_at)
+            select id, %s, 'stopped', 'not_accepted', '', 0, 'kill', false, 0, now(), now() from unnest(%s::bigint[]) id
+            on conflict (id) do update set status = 'stopped', reason = 'not_accepted', ended_at = commands.created_at
+            where commands.ended_at is null and commands.pid is null
         """
         async with self._connection() as connection:
-            await connection.execute(sql, [ids])
+            await connection.execute(sql, [self._node_id, ids])
 
     # The queue
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from protocol import control, journal, linux, story
 from protocol.config import Config, boot_id
+from protocol.fault import Fault
 from protocol.messages import (
     MAX_CHANGED_IDS,
     Accepted,
@@ -60,6 +61,7 @@ class Supervisor:
         self._kin = kin
         self._clock = clock
         self._boot_id = boot_id()
+        self._fault = Fault(config.fault, self._places)
         self._log = Log("supervisor", config.log_format)
         self._children: dict[int, Child] = {}
         self._fallen: dict[int, Fallen] = {}
@@ -241,6 +243,7 @@ class Supervisor:
     def _run(self, order: Run) -> None:
         if order.id in self._children or order.id in self._fallen:
             return  # it has its worker: an order may be repeated any number of times
+        self._fault.die_at("before_fork")
         child = Child(order.id, order.grace_s, None)
         if order.timeout_s is not None:
             child.timeout_due = self._clock() + order.timeout_s + order.grace_s + SILENT_AFTER_S
@@ -264,6 +267,7 @@ class Supervisor:
             if child is None or child.pidfd is not None:
                 continue  # one forked twice: the other one has the command
             if status == 0:
+                self._fault.die_at("after_worker")
                 self._forget(child)
                 self._changed[command_id] = None
             elif status < 0:

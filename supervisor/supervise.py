@@ -4,6 +4,7 @@ import os
 
 from protocol import linux
 from protocol.config import Config
+from protocol.fault import Fault
 from protocol.places import Places
 from supervisor.forker import Forker
 from worker import bash, run
@@ -16,11 +17,12 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     if config.no_new_privs:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    places = Places(config.state_dir)
     outset = run.Outset(
-        places=Places(config.state_dir),
+        places=places,
         surroundings=bash.Surroundings(bash=config.bash, pass_env=config.pass_env),
         title=title,
-        fault=config.fault,
+        fault=Fault(config.fault, places),
     )
     forker = Forker(outset, (config.nofile[0], config.nofile[1]))
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -31,5 +33,5 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
     from supervisor.loop import Supervisor
 
     api = ApiProcess(config, socket_fd=socket_fd, lock_fd=lock_fd, title=title)
-    kin = Kin(Places(config.state_dir), own_pids={forker.pid}, init_pid=init_pid, postgres_argv=config.postgres_argv)
+    kin = Kin(places, own_pids={forker.pid}, init_pid=init_pid, postgres_argv=config.postgres_argv)
     return Supervisor(config, forker=forker, api=api, kin=kin).run()

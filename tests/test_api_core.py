@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from api.models import CommandRequest
 from api.output import Output
 from api.problems import QueueFull, Unavailable
 from api.recorder import Recorder
-from api.store import Store
+from api.store import NeverSent, Store
 from protocol import journal
 from protocol.config import Config
+from protocol.fault import Fault
 from protocol.messages import Order, Report, Run
 from protocol.places import Places
 from protocol.queue import Queue
@@ -43,9 +45,12 @@ class TroubledStore(Store):
         self.add_takes_s = 0.0
         self.lose_answers_of_hand_over = 0
         self.away = False
+        self.unreachable = False
         self.reads = 0
 
     async def add(self, commands: list[Command]) -> None:
+        if self.unreachable:
+            raise NeverSent("no connection")
         await super().add(commands)
         await asyncio.sleep(self.add_takes_s)
         if self.held is not None:
@@ -80,8 +85,8 @@ class Core:
         self.lives = Lives(self.places)
         self.link = link = Link(self.orders, self.reports)
         link.open()
-        self.recorder = Recorder(self.store, self.lives, self.places)
         self._config = Config(**values)
+        self.recorder = Recorder(self.store, self.lives, self.places, Fault(None, self.places))
         self.handover = self.next_handover()
         self.output = Output(self.store, self.lives)
         self.commands = Commands(
@@ -130,6 +135,12 @@ class Core:
         live.follow()
         self.recorder.note(live)
         self.handover.ended()
+
+
+def command(command_id: int, script: str) -> Command:
+    created_at = at(time.time_ns())
+    assert created_at is not None
+    return Command(id=command_id, script=script, created_at=created_at, grace_s=5, output_limit_bytes=1000)
 
 
 def end(writer: journal.Writer) -> None:
@@ -320,6 +331,52 @@ def test_a_refusal_outlives_the_api(play: Callable[..., None]) -> None:
         assert not os.path.exists(core.places.not_accepted)
 
     play(scene)
+
+
+def test_a_row_that_comes_after_its_refusal_never_runs(play: Callable[..., None]) -> None:
+    """PostgreSQL may carry out an insert whose connection was lost, whenever it likes: the refusal was there first."""
+
+    async def scene(core: Core) -> None:
+        [command_id] = await core.store.reserve_ids(1)
+
+        await core.store.refuse([command_id])
+        await core.store.add([replace(command(command_id, "refused"), handed_boot_id=BOOT)])
+
+        [row] = await core.store.page(limit=10)
+        assert (row.id, row.status, row.reason) == (command_id, "stopped", "not_accepted")
+        assert await core.store.handed_over() == []
+
+    play(scene)
+
+
+def test_an_outage_in_which_nothing_was_asked_leaves_no_rows(play: Callable[..., None]) -> None:
+    """Who was refused because there was no connection at all is not recorded: there is nothing to be in doubt of."""
+
+    async def scene(core: Core) -> None:
+        core.store.unreachable = True
+        with pytest.raises(Unavailable):
+            await core.add("refused")
+        core.store.unreachable = False
+        accepted = await core.add("accepted")
+
+        assert [row.id for row in await core.store.page(limit=10)] == [accepted.id]
+
+    play(scene)
+
+
+def test_an_id_whose_journal_is_there_already_is_not_given_again(play: Callable[..., None]) -> None:
+    """The journal is that of a command of another database, on which this state directory was used before."""
+
+    async def scene(core: Core) -> None:
+        foreign = command(2, "foreign")
+        journal.create(core.places.journal(2), time.time_ns(), foreign.spec())
+        core.lives.add(foreign)
+
+        accepted = [await core.add(script) for script in ("first", "second")]
+
+        assert [one.id for one in accepted] == [1, 3]
+
+    play(scene, max_running=5)
 
 
 def test_a_hand_over_whose_answer_was_lost_is_completed(play: Callable[..., None]) -> None:

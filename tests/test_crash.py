@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -363,3 +364,36 @@ def test_another_database_does_not_cost_a_running_command_its_journal(
     assert service.ended(command).exit_code == 3
     assert service.output(command) == b"before\nafter\n"
     assert (tmp_path / "runs").read_text() == "once\n"
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *("before_row", "before_journal", "before_order", "after_order", "before_fork"),
+        *("after_worker", "before_commit", "after_commit"),
+    ],
+)
+def test_between_any_two_steps_a_crash_costs_nothing(own_service: StartService, tmp_path: Path, moment: str) -> None:
+    """API or supervisor die between row, journal, order, fork, end and final row: it ran once, and all is recorded.
+
+    Only a command whose row was not yet there is unknown, and never runs.
+    """
+    service = own_service(fault=moment).start()
+    ran = tmp_path / "ran"
+
+    with contextlib.suppress(httpx.TransportError):
+        service.create('echo once >> "$1"; echo out; echo err >&2; exit 4', args=[str(ran)], wait_s=20)
+    eventually(lambda: (service.state_dir / "fault").exists())
+    eventually(service.is_ready)
+
+    if moment == "before_row":
+        assert service.page() == []
+        assert not ran.exists()
+    else:
+        [command] = service.page()
+        ended = service.ended(command)
+        assert (ended.status, ended.exit_code) == ("failed", 4)
+        assert (service.output(ended, stream="stdout"), service.output(ended, stream="stderr")) == (b"out\n", b"err\n")
+        assert ran.read_text() == "once\n"
+    assert service.done("exit 0").status == "succeeded"
+    eventually(lambda: not os.listdir(service.state_dir / "journals"))

@@ -4,12 +4,12 @@ import fcntl
 import os
 import resource
 import select
-import signal
 import time
 import traceback
 
 from protocol import journal, linux
 from protocol.config import boot_id
+from protocol.fault import Fault
 from protocol.places import Places
 from worker import bash
 from worker.record import READ_BYTES, Record
@@ -27,7 +27,7 @@ EXIT_NOT_TAKEN = 75  # sysexits.h: EX_TEMPFAIL; somebody else has or had the com
 class Outset:
     """What a worker gets from the process that forked it; all of it made before the fork."""
 
-    def __init__(self, *, places: Places, surroundings: bash.Surroundings, title: linux.Title, fault: "str | None"):
+    def __init__(self, *, places: Places, surroundings: bash.Surroundings, title: linux.Title, fault: Fault):
         self.places = places
         self.surroundings = surroundings
         self.title = title
@@ -98,7 +98,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outse
     assert me is not None
     taken = {"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id}
     record.fact(journal.TAKEN, taken)
-    _die_if(outset, "before_started")
+    outset.fault.die_at("before_started")
     control_path = outset.places.control(command_id)
     control_fd = _open_control(control_path)
     wake_fd, _ = linux.wake_on_signals()
@@ -108,13 +108,13 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outse
     except bash.SpawnError as error:
         record.fact(journal.ENDED, _not_spawned(error))
     else:
-        _die_if(outset, "before_started_frame")
+        outset.fault.die_at("before_started_frame")
         record.fact(journal.STARTED, {"pid": child.pid, "start_time": child.start_time})
-        _die_if(outset, "after_started")
+        outset.fault.die_at("after_started")
         watch = Watch(spec, child, record, control_fd=control_fd, wake_fd=wake_fd, started=started)
         result = watch.until_the_end()
         left_fd = _hold_left_file(outset.places.left_file(command_id)) if watch.left else None
-        _die_if(outset, "before_ended")
+        outset.fault.die_at("before_ended")
         record.fact(journal.ENDED, _ending(watch, result, time.monotonic() - started))
         if left_fd is not None:
             record.report()
@@ -123,7 +123,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outse
             os.close(journal_fd)
             _stay_for_the_left(command_id, wake_fd, list(watch.streams.kinds), outset)
     record.report()
-    _die_if(outset, "after_ended")
+    outset.fault.die_at("after_ended")
     _forget(control_path)
     bash.remove_directory(own_directory)
     _forget(outset.places.left_file(command_id))
@@ -222,9 +222,3 @@ def _forget(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass  # it was never made
-
-
-def _die_if(outset: Outset, moment: str) -> None:
-    """The crash points of the tests: die here as by kill -9, if a test asked for this moment."""
-    if outset.fault == moment:
-        os.kill(os.getpid(), signal.SIGKILL)
