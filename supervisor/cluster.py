@@ -26,6 +26,7 @@ from psycopg.conninfo import make_conninfo
 
 from protocol import linux
 from protocol.places import Places
+from supervisor.postmaster import SOCKETS, Server
 
 DATABASE = "bashd"
 SUPERUSER = "bashd"
@@ -124,16 +125,16 @@ def prepare(places: Places, pg_user: str | None) -> Cluster:
         binaries = _executable_by(_choose(find_binaries(), data), owner, places)
         if not os.path.exists(os.path.join(data, "PG_VERSION")):
             _initdb(binaries, data, owner)
-        _remove_stale_pid_file(data)
         socket_directory = _socket_directory(base, owner)
     except OSError as error:
         raise ClusterError(f"embedded PostgreSQL: {error.strerror} ({error.filename})") from error
     # A list whose members are names as SQL has them: quoted, a comma or a space in the path stays one of its letters.
     quoted = '"' + socket_directory.replace('"', '""') + '"'
     argv = [binaries.path("postgres"), "-D", data]
-    for name, value in {**CONFIGURATION, "unix_socket_directories": quoted}.items():
+    for name, value in {**CONFIGURATION, SOCKETS.rstrip("="): quoted}.items():
         if binaries.major >= _SINCE.get(name, 0):
             argv += ["-c", f"{name}={value}"]
+    Server(argv).clear_lock_files()
     # It reads its configuration and says one value of it: what keeps it from starting is found here, not by init.
     trouble = _run_as(owner, [*argv, "-C", "port"])
     if trouble is not None:
@@ -293,25 +294,6 @@ def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> N
         raise ClusterError(f"initdb failed: {trouble}")
     os.sync()
     os.rename(temporary, data)
-
-
-def _remove_stale_pid_file(data: str) -> None:
-    """A postmaster.pid of a dead postmaster stops the next one when its pid was given to somebody else.
-
-    One that names nobody (the machine died before it was written) stops every next one, so it goes too.
-    """
-    path = os.path.join(data, "postmaster.pid")
-    try:
-        with open(path, "rb") as file:
-            pid = abs(int(file.readline()))  # negative: of the single-user mode
-    except FileNotFoundError:
-        return
-    except ValueError:
-        os.unlink(path)
-        return
-    living = linux.command_line(pid).split(b"\0")
-    if not (os.path.basename(living[0]).startswith(b"postgres") and os.fsencode(data) in living):
-        os.unlink(path)
 
 
 def _socket_directory(base: str, owner: pwd.struct_passwd | None) -> str:

@@ -14,6 +14,7 @@ import traceback
 from protocol import linux
 from protocol.config import Config
 from supervisor.log import Log
+from supervisor.postmaster import Ending, Predecessor, Server
 from supervisor.restart import Restart
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-POSTMASTER_STOP_S = 2.0  # then the next stronger signal: it recovers at its next start
 
 
 class Kept:
@@ -58,7 +58,11 @@ class Init:
         self._shutdown_signals = 0
         self._shutdown_at: float | None = None
         self._supervisor = Kept("supervisor", self._fork_supervisor)
-        self._postmaster = Kept("postmaster", self._fork_postmaster) if config.postgres_argv else None
+        self._postmaster: Kept | None = None
+        if config.postgres_argv is not None:
+            self._postgres = Server(config.postgres_argv)
+            self._predecessor = Predecessor(self._postgres, self._log)
+            self._postmaster = Kept("postmaster", self._fork_postmaster)
 
     def run(self) -> int:
         """Keep the children alive until a signal tells us to go; returns the exit status."""
@@ -152,20 +156,10 @@ class Init:
         return 0
 
     def _end_postmaster(self, postmaster: Kept) -> None:
-        """Fast shutdown, then immediate shutdown, then KILL; each also to a server that was frozen by SIGSTOP."""
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-            if postmaster.pid is None:
-                return
-            for one in linux.descendants([postmaster.pid]):
-                if number == signal.SIGKILL or one.pid == postmaster.pid:
-                    _signal(one.pid, number)
-                _signal(one.pid, signal.SIGCONT)
-            give_up_at = time.monotonic() + POSTMASTER_STOP_S
-            while postmaster.pid is not None and time.monotonic() < give_up_at:
-                self._wait(give_up_at)
-                self._reap()
-            if postmaster.pid is not None:
-                self._log.error("the postmaster did not end in time", after=number.name)
+        ending = Ending(self._postgres, self._log)
+        while postmaster.pid is not None and (until := ending.urge()) is not None:
+            self._wait(until)
+            self._reap()
 
     def _fork(self, run: "Callable[[int], int]") -> int:
         """Fork a child in a session of its own, which runs ``run(our pid)`` and exits with what it returns."""
@@ -207,6 +201,8 @@ class Init:
         return self._fork(run)
 
     def _fork_postmaster(self) -> int:
+        self._predecessor.end()
+
         def run(init_pid: int) -> int:
             argv = self._config.postgres_argv
             assert argv is not None
@@ -221,13 +217,6 @@ class Init:
             return 1
 
         return self._fork(run)
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it has just ended, which is what is wanted
 
 
 def describe(status: int) -> str:

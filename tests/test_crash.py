@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from tests.conftest import StartService
 from tests.postgres import PostgresServer
-from tests.processes import Command, Service, eventually, group_members, is_alive, kill, marked, titled
+from tests.processes import Command, Service, descendants, eventually, group_members, is_alive, kill, marked, titled
 
 # Counts for about two seconds on both streams, so that every chunk border of a crash falls somewhere into it.
 COUNT = "for ((i = 0; i < 200; i++)); do echo $i; echo -$i >&2; sleep 0.01; done; exit 3"
@@ -181,6 +182,47 @@ def test_the_postmaster_is_replaced(own_service: StartService) -> None:
     eventually(service.is_ready)
 
     _assert_counted(service, commands)
+    assert service.done("echo new").status == "succeeded"
+
+
+def _postgres(service: Service) -> list[int]:
+    """The embedded server's processes, the postmaster first."""
+    assert service.init is not None
+    postmaster = eventually(lambda: [pid for pid in service.pids("") if _is_postmaster(pid, service)])[0]
+    return [postmaster, *descendants(postmaster)]
+
+
+def test_a_frozen_postgresql_holds_up_no_shutdown(own_service: StartService) -> None:
+    """It cannot hear that it should end; it is ended all the same, and the next start finds everything."""
+    service = own_service(embedded=True).start()
+    command = service.done("echo kept")
+    for pid in _postgres(service):
+        os.kill(pid, signal.SIGSTOP)
+
+    assert service.terminate(within_s=40) == 0
+
+    service.start()
+    assert service.output(command) == b"kept\n"
+
+
+@pytest.mark.parametrize("postmaster_dies", [False, True], ids=["whole", "without its postmaster"])
+def test_a_frozen_postgresql_of_a_bashd_that_died_is_cleared_away(
+    own_service: StartService, postmaster_dies: bool
+) -> None:
+    """It can neither end nor serve, and lies on the data directory: the next start ends it, and recovers."""
+    service = own_service(embedded=True).start()
+    command = service.done("echo kept")
+    frozen = _postgres(service)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    if postmaster_dies:
+        kill(frozen[0])
+
+    service.kill_init()
+    service.start(within_s=60)
+
+    assert not any(is_alive(pid) for pid in frozen)
+    assert service.output(command) == b"kept\n"
     assert service.done("echo new").status == "succeeded"
 
 
