@@ -127,6 +127,9 @@ class Recorder:
                 os.unlink(path)
             except FileNotFoundError:
                 pass  # its worker has removed it
+            except OSError as error:
+                # The next API that finds it compares it with its row, and removes it.
+                log.error("command %d: %s stays behind: %s", live.id, path, error.strerror)
         self._lives.remove(live)
 
     async def compare(self, live: Live) -> None:
