@@ -161,6 +161,9 @@ class Commands:
     async def ready(self) -> dict[str, str]:
         """What keeps us from accepting commands: part → why. Empty when nothing does."""
         why: dict[str, str] = {}
+        disk = self._handover.disk_trouble()
+        if disk is not None:
+            why["disk"] = disk
         if self._handover.draining:
             why["draining"] = "Bashd is shutting down"
         try:
