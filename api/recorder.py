@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 
 from api.command import Command
+from api.handover import first_line
 from api.live import Live, Lives, Mark
 from api.store import Chunk, DatabaseAway, Progress, Store
 from protocol import journal
@@ -39,6 +40,7 @@ class Recorder:
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = False
+        self.trouble: str | None = None  # why nothing can be recorded now, though PostgreSQL may answer otherwise
 
     def note(self, live: Live) -> None:
         """A live command has something new to be recorded."""
@@ -58,9 +60,11 @@ class Recorder:
             try:
                 await self._record_batch()
                 pause_s = TRY_AGAIN_S[0]
+                self.trouble = None
             except DatabaseAway as error:
                 if pause_s == TRY_AGAIN_S[0]:
                     log.error("PostgreSQL is away; journals keep what is to be recorded: %s", str(error).strip())
+                self.trouble = first_line(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, TRY_AGAIN_S[1])
 

@@ -64,6 +64,7 @@ class Api:
         self.commands = Commands(
             store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
         )
+        self.commands.recording_trouble = lambda: self._recorder.trouble
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
         self._tasks: list[asyncio.Task[None]] = []

@@ -221,8 +221,9 @@ class Reader:
 
     def __init__(self, path: str, position: int = START) -> None:
         """Raises ``FileNotFoundError`` without a journal."""
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._owner: Reader | None = None  # who opened it, if not we
+        self._fd = -1  # for close, which comes in any case
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.position = position
 
     def again(self, position: int) -> "Reader":
