@@ -46,7 +46,7 @@ class Command:
     duration_s: float | None = None
     stdout_bytes: int = 0
     stderr_bytes: int = 0
-    truncated: dict[str, list[list[int]]] | None = None  # stream → missing ranges [from, to)
+    truncated: dict[str, Any] | None = None  # stream → missing ranges [from, to); and the reason
     swept_group: int = 0
     swept_escaped: int = 0
     swept_left: int = 0
@@ -144,7 +144,7 @@ class Command:
             "duration_s": self.duration_s,
             "stdout_bytes": self.stdout_bytes,
             "stderr_bytes": self.stderr_bytes,
-            "truncated": self.truncated and {stream: self.truncated[stream] for stream in ("stdout", "stderr")},
+            "truncated": self.truncated and {key: self.truncated[key] for key in ("stdout", "stderr", "reason")},
             "swept": {"group": self.swept_group, "escaped": self.swept_escaped, "left": self.swept_left},
             "usage": {"cpu_s": self.cpu_s, "max_rss_bytes": self.max_rss_bytes},
             "evidence": _plain(self.evidence),  # a jsonb column gives keys back in an order of its own
@@ -164,13 +164,16 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _truncated(story: Story) -> dict[str, list[list[int]]] | None:
+def _truncated(story: Story) -> dict[str, Any] | None:
     if not story.missing:
         return None
-    ranges: dict[str, list[list[int]]] = {"stdout": [], "stderr": []}
+    truncated: dict[str, Any] = {"stdout": [], "stderr": [], "reason": "output_limit"}
     for one in story.missing:
-        ranges[one["stream"]].append([one["from"], one["to"]])
-    return ranges
+        truncated[one["stream"]].append([one["from"], one["to"]])
+        # Of two reasons the one that was not asked for. Journals of an earlier version name none.
+        if truncated["reason"] == "output_limit":
+            truncated["reason"] = one.get("reason", "output_limit")
+    return truncated
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ class Commands:
         self._link = link
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
+        self.recording_trouble: Callable[[], str | None] = lambda: None
         self._closing = False
 
     async def add(self, request: CommandRequest) -> Command:
@@ -161,6 +162,9 @@ class Commands:
     async def ready(self) -> dict[str, str]:
         """What keeps us from accepting commands: part → why. Empty when nothing does."""
         why: dict[str, str] = {}
+        disk = self._handover.disk_trouble()
+        if disk is not None:
+            why["disk"] = disk
         if self._handover.draining:
             why["draining"] = "Bashd is shutting down"
         try:
@@ -171,6 +175,9 @@ class Commands:
             await self._ask_database(self._store.ping(), within_s=1.5)
         except Unavailable as problem:
             why["postgres"] = problem.detail
+        recording = self.recording_trouble()
+        if recording is not None and "postgres" not in why:
+            why["postgres"] = f"what happens cannot be recorded: {recording}"
         if not self._handover.opened and "postgres" not in why:
             why["postgres"] = self.startup_trouble or "the schema is being prepared"
         return why

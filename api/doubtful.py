@@ -35,5 +35,5 @@ class Doubtful:
         self.ids = []
         try:
             os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # it could not be written
+        except OSError:
+            pass  # it could not be written; or it stays, and to refuse them again changes nothing

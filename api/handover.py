@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from api.command import Command
+from api.disk import Disk
 from api.doubtful import Doubtful
 from api.link import Link
 from api.live import Live, Lives
@@ -57,7 +58,10 @@ class Handover:
         self._being_written = 0  # arrivals whose rows are on their way to the database
         self._handed_over_unknown = False  # rows may be marked as handed over that we have not been told of
         self._doubtful = Doubtful(places.not_accepted)
+        self._disk = Disk(places, config.min_free_bytes)
         self._without_journal: deque[Command] = deque()  # handed over, but the disk did not take the journal
+        self._no_journal: str | None = None  # why it did not
+        self._trying_again: asyncio.TimerHandle | None = None
         self.opened = False
         self.draining = False
 
@@ -83,6 +87,9 @@ class Handover:
         ``QueueFull``.
         """
         self._refuse_if_draining()
+        trouble = self.disk_trouble()
+        if trouble is not None:
+            raise Unavailable(trouble, headers={"Retry-After": "5"})
         coming = len(self._arrivals) + self._being_written
         if self._waiting + coming >= self._config.max_queued + self._free():
             detail = f"{self._config.max_queued} commands are waiting already."
@@ -104,6 +111,10 @@ class Handover:
             self._doubtful.add([arrival.id])
         elif arrival in self._arrivals:
             self._arrivals.remove(arrival)
+
+    def disk_trouble(self) -> str | None:
+        """Why the disk keeps us from accepting commands; None when it does not."""
+        return self._disk.trouble() or self._no_journal
 
     def _refuse_if_draining(self) -> None:
         if self.draining:
@@ -138,7 +149,16 @@ class Handover:
                     self._wake.set()
             except DatabaseAway:
                 # The recorder says so in the log. What waits in rows waits on; arrivals have been answered.
-                asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._wake.set)
+                self._try_again()
+
+    def _try_again(self) -> None:
+        """Look again in a moment. Once, however often it is asked for."""
+        if self._trying_again is None:
+            self._trying_again = asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._again)
+
+    def _again(self) -> None:
+        self._trying_again = None
+        self._wake.set()
 
     async def _take_in(self) -> None:
         """One commit for all that have arrived by now."""
@@ -158,7 +178,8 @@ class Handover:
             for arrival in batch:
                 arrival.id = self._ids.popleft()
             # A command's turn is at once when nobody waits before it and there is room.
-            free = 0 if self._waiting or self.draining else self._free()
+            wait = self._waiting or self.draining or self.disk_trouble() is not None
+            free = 0 if wait else self._free()
             commands = [
                 replace(arrival.command, id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
                 for index, arrival in enumerate(batch)
@@ -193,10 +214,16 @@ class Handover:
     async def _hand_over_waiting(self) -> None:
         if self._handed_over_unknown:
             await self._complete_hand_over()
-        for _ in range(len(self._without_journal)):
-            self.hand_over(self._without_journal.popleft())
+        while self._without_journal:
+            if self._begin(self._without_journal[0]) is None:
+                self._try_again()
+                return
+            self._without_journal.popleft()
         free = self._free()
         if not self._waiting or not free or self.draining or not self.opened:
+            return
+        if self.disk_trouble() is not None:
+            self._try_again()
             return
         self._handed_over_unknown = True
         commands = await self._store.hand_over(self._boot_id, min(free, self._waiting))
@@ -219,16 +246,25 @@ class Handover:
 
     def hand_over(self, command: Command) -> Live | None:
         """Write the journal and order a worker. For a command whose row says that it is handed over."""
-        path = self._places.journal(command.id)
+        live = self._begin(command)
+        if live is None:
+            self._without_journal.append(command)
+            self._try_again()
+        return live
+
+    def _begin(self, command: Command) -> Live | None:
+        """What ``hand_over`` promises; None when the disk does not take the journal."""
         self._fault.die_at("before_journal")
         try:
-            journal.create(path, _ns(command), command.spec())
+            journal.create(self._places.journal(command.id), _ns(command), command.spec())
+            live = self._lives.get(command.id) or self._lives.add(command)
         except OSError as error:
-            log.error("command %d: cannot write its journal, trying again: %s", command.id, error)
-            self._without_journal.append(command)
-            asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._wake.set)
+            no_journal = f"The disk does not take the journals of new commands: {error.strerror}."
+            if self._no_journal != no_journal:
+                log.error("command %d: cannot write its journal, trying again: %s", command.id, error)
+            self._no_journal = no_journal
             return None
-        live = self._lives.get(command.id) or self._lives.add(command)
+        self._no_journal = None
         if live.recorded is None:
             live.recorded, live.row = live.followed, command
         live.follow()

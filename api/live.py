@@ -89,6 +89,17 @@ class Live:
         if not self.ended and self.command.stop_requested_at is None:
             self.command = replace(self.command, stop_requested_at=requested_at)
 
+    def is_abandoned(self) -> bool:
+        """True when its journal was deleted under it and no worker holds that: no end will ever stand there."""
+        return not self.ended and self._reader.is_abandoned()
+
+    def give_up(self, at_ns: int) -> None:
+        """Show that nobody can know how it ended."""
+        self.story.ended = {"status": "lost", "reason": "journal_gone", "evidence": {"journal": "was deleted"}}
+        self.story.ended_at_ns = at_ns
+        self.command = self.command.told_by(self.story)
+        self.wake()
+
     def wake(self) -> None:
         """Let those who wait look again."""
         if self._changed is not None:

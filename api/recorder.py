@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 
 from api.command import Command
+from api.handover import first_line
 from api.live import Live, Lives, Mark
 from api.store import Chunk, DatabaseAway, Progress, Store
 from protocol import journal
@@ -41,6 +42,7 @@ class Recorder:
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = False
+        self.trouble: str | None = None  # why nothing can be recorded now, though PostgreSQL may answer otherwise
 
     def note(self, live: Live) -> None:
         """A live command has something new to be recorded."""
@@ -60,9 +62,11 @@ class Recorder:
             try:
                 await self._record_batch()
                 pause_s = TRY_AGAIN_S[0]
+                self.trouble = None
             except DatabaseAway as error:
                 if pause_s == TRY_AGAIN_S[0]:
                     log.error("PostgreSQL is away; journals keep what is to be recorded: %s", str(error).strip())
+                self.trouble = first_line(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, TRY_AGAIN_S[1])
 
@@ -134,6 +138,9 @@ class Recorder:
                 os.unlink(path)
             except FileNotFoundError:
                 pass  # its worker has removed it
+            except OSError as error:
+                # The next API that finds it compares it with its row, and removes it.
+                log.error("command %d: %s stays behind: %s", live.id, path, error.strerror)
         self._lives.remove(live)
 
     async def compare(self, live: Live) -> None:

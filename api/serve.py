@@ -18,6 +18,7 @@ import psycopg
 from api import migrations
 from api.app import Application, build
 from api.commands import Commands
+from api.disk import Disk
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
@@ -64,6 +65,9 @@ class Api:
         self.commands = Commands(
             store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
         )
+        self.commands.recording_trouble = lambda: self._recorder.trouble
+        self._disk = Disk(places, config.min_free_bytes)
+        self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
         self._tasks: list[asyncio.Task[None]] = []
         self._close_within_s = 1.0
 
@@ -110,6 +114,11 @@ class Api:
     async def _until_ours(self, then: Callable[[], Awaitable[None]]) -> None:
         """Returns when the schema is up to date, the database is ours and ``then`` has succeeded."""
         while True:
+            if self._disk.is_gone():
+                # Rows say that commands run, and there is no journal of them: they would all seem to be lost.
+                self.commands.startup_trouble = "not looked at, for the state directory is gone"
+                await asyncio.sleep(TRY_AGAIN_S)
+                continue
             try:
                 await asyncio.to_thread(migrations.apply, self._config.database_url)
                 if await self._store.own():
@@ -145,6 +154,20 @@ class Api:
             await asyncio.sleep(TICK_S)
             await self._lives.arrival()
             self._follow(tuple(live.id for live in self._lives))
+            self._give_up_abandoned()
+
+    def _give_up_abandoned(self) -> None:
+        """Nothing stays ``running`` for ever, not even when somebody deletes the journals."""
+        abandoned = {live.id for live in self._lives if live.is_abandoned()}
+        # Seen twice: a worker that has opened its journal may not have locked it yet.
+        for command_id in abandoned & self._abandoned:
+            live = self._lives.get(command_id)
+            if live is not None:
+                log.error("command %d: its journal was deleted, and nobody works on it any more", command_id)
+                live.give_up(time.time_ns())
+                self._recorder.note(live)
+                self._handover.ended()
+        self._abandoned = abandoned
 
     def _follow_to_the_end(self) -> None:
         for live in self._lives:

@@ -27,6 +27,7 @@ class Config:
     postgres_gid: int | None
     max_running: int
     max_queued: int
+    min_free_bytes: int  # on the disk of the state directory, for a command to be accepted; 0 = not looked at
     max_script_bytes: int
     max_body_bytes: int
     default_timeout_s: float | None  # for commands that name none; None: no limit

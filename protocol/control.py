@@ -7,11 +7,16 @@ of JSON, a report a fixed record; each is one write of at most 4,096 bytes, whic
 import errno
 import json
 import os
+import signal as signals
 import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+# When the control pipe has lost its name, with the state directory: how a worker is told all the same.
+STOP_SIGNAL = signals.SIGUSR1  # stop with your command's own grace, for a client
+HURRY_SIGNAL = signals.SIGUSR2  # the grace is over
 
 _REPORT = struct.Struct("<q")  # the id of a command whose journal has something new
 

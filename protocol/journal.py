@@ -9,6 +9,9 @@ deleted when the final row is committed. This module alone knows the format:
 
 all little-endian. Output payloads are the bytes as written; all others are JSON. The checksum makes a torn
 last frame recognisable: a reader gives what is whole and never invents.
+
+Behind the last frame lies a reserve: blocks of the disk that are the file's already though its size does not show
+them. So what is still to be said of a command finds room on a disk that others have filled. Output never uses it up.
 """
 
 import fcntl
@@ -16,6 +19,8 @@ import json
 import os
 import struct
 import zlib
+
+from protocol import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ TAKEN = 2  # {"pid", "start_time", "boot_id"} of the worker that has it
 STARTED = 3  # {"pid", "start_time"} of bash, the leader of its group
 STDOUT = 4
 STDERR = 5
-MISSING = 6  # {"stream", "from", "to"}: bytes that were counted and not kept
+MISSING = 6  # {"stream", "from", "to", "reason"}: bytes that were counted and not kept
 STOPPING = 7  # {"signal", "reason", "grace_s", "requested_at_ns"}: a stop is under way
 PAUSED = 8  # {"paused"}: bash was stopped by SIGSTOP or went on
 UNKILLABLE = 9  # {"processes": [{"pid", "wchan"}, …]}: KILL was sent long ago and they are still there
@@ -44,6 +49,13 @@ MAX_PAYLOAD_BYTES = 64 * 1024 * 1024  # a longer length is damage, not a frame
 
 # The reading position after which frames follow the magic.
 START = len(MAGIC)
+
+# What has to stay free behind a frame, by what it says.
+LAST_WORDS_BYTES = 8 * 1024  # behind a fact: what is unsaid, and the end
+RESERVE_BYTES = 16 * 1024  # behind output: that, and the facts until then
+AT_CREATION_BYTES = RESERVE_BYTES + 16 * 1024  # behind the spec: with it most commands need no more
+AHEAD_BYTES = 256 * 1024  # how far output allocates ahead, so that it asks the file system rarely
+_NO_END = 2**62  # allocated, as far as one can tell: the file system knows no allocating
 
 
 class Frame:
@@ -76,7 +88,7 @@ def encode_facts(kind: int, time_ns: int, facts: "dict[str, Any]") -> bytes:
 
 
 def create(path: str, time_ns: int, spec: "dict[str, Any]") -> None:
-    """Make the journal with its spec, whole or not at all. One that exists already is left as it is.
+    """Make the journal with its spec and its reserve, whole or not at all. One that exists is left as it is.
 
     Raises ``OSError`` (``ENOSPC``, ``EROFS``, …) with nothing left behind.
     """
@@ -87,7 +99,9 @@ def create(path: str, time_ns: int, spec: "dict[str, Any]") -> None:
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            write_all(fd, MAGIC + encode_facts(SPEC, time_ns, spec))
+            content = MAGIC + encode_facts(SPEC, time_ns, spec)
+            linux.allocate(fd, 0, len(content) + AT_CREATION_BYTES)
+            write_all(fd, content)
         finally:
             os.close(fd)
         os.rename(temporary, path)
@@ -136,27 +150,64 @@ class Writer:
         """``position`` comes from a reader that has seen every whole frame; a torn tail is cut off."""
         self._fd = fd
         self.position = position
-        if os.fstat(fd).st_size > position:
-            os.ftruncate(fd, position)
-        os.lseek(fd, position, os.SEEK_SET)
+        self._allocated = position + AT_CREATION_BYTES  # believed only for a journal that holds nothing but its spec
+        self._ahead = False  # we have allocated more than ``create`` did
+        self._torn = False
+        self._cut()
 
-    def append(self, kind: int, time_ns: int, payload: "Buffer") -> None:
-        """Write one frame. On ``OSError`` (``ENOSPC``) the journal is as it was before."""
+    def append(self, kind: int, time_ns: int, payload: "Buffer", *, keep: int = 0) -> None:
+        """Write one frame, with ``keep`` bytes of room behind it. On ``OSError`` the journal is as it was before.
+
+        With ``keep`` 0 it uses what is left of the reserve.
+        """
         header = encode(kind, time_ns, payload)
         length = len(header) + len(memoryview(payload))
+        if self._torn:
+            self._cut()
+        if keep and self.position + length + keep > self._allocated:
+            self._allocate(self.position + length + keep)
         try:
-            written = os.writev(self._fd, (header, payload))
-            if written < length:
-                write_all(self._fd, memoryview(header + bytes(payload))[written:])
+            written = os.pwritev(self._fd, (header, payload), self.position)
+            while written < length:
+                rest = memoryview(header + bytes(payload))[written:]
+                written += os.pwrite(self._fd, rest, self.position + written)
         except OSError:
-            os.ftruncate(self._fd, self.position)
-            os.lseek(self._fd, self.position, os.SEEK_SET)
+            self._torn = True  # perhaps; and perhaps the disk does not even let us cut it off now
             raise
         self.position += length
 
-    def append_facts(self, kind: int, time_ns: int, facts: "dict[str, Any]") -> None:
+    def append_facts(self, kind: int, time_ns: int, facts: "dict[str, Any]", *, keep: int = 0) -> None:
         """Write one frame that is not output."""
-        self.append(kind, time_ns, json.dumps(facts).encode())
+        self.append(kind, time_ns, json.dumps(facts).encode(), keep=keep)
+
+    def release(self) -> None:
+        """Give back what was allocated ahead. To be called when nothing more is to be written."""
+        if self._ahead:
+            os.ftruncate(self._fd, self.position)
+
+    def _allocate(self, end: int) -> None:
+        for wanted in (end + AHEAD_BYTES, end):
+            try:
+                supported = linux.allocate(self._fd, self._allocated, wanted - self._allocated)
+            except OSError:
+                if wanted == end:
+                    raise
+                continue  # there may be room for this frame at least
+            self._allocated = wanted if supported else _NO_END
+            self._ahead = supported
+            return
+
+    def _cut(self) -> None:
+        """Cut off what follows the last whole frame."""
+        if os.fstat(self._fd).st_size > self.position:
+            os.ftruncate(self._fd, self.position)
+            # That has freed the reserve with it.
+            self._allocated = self.position
+            try:
+                self._allocate(self.position + RESERVE_BYTES)
+            except OSError:
+                pass  # somebody else was faster; what is to be written meets that again
+        self._torn = False
 
 
 class Reader:
@@ -170,8 +221,9 @@ class Reader:
 
     def __init__(self, path: str, position: int = START) -> None:
         """Raises ``FileNotFoundError`` without a journal."""
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._owner: Reader | None = None  # who opened it, if not we
+        self._fd = -1  # for close, which comes in any case
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.position = position
 
     def again(self, position: int) -> "Reader":
@@ -179,6 +231,17 @@ class Reader:
         other = object.__new__(Reader)
         other._fd, other._owner, other.position = self._fd, self, position
         return other
+
+    def is_abandoned(self) -> bool:
+        """True when the journal was deleted and nobody holds its lock: nobody will ever write on in it."""
+        if os.fstat(self._fd).st_nlink > 0:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return True
 
     def close(self) -> None:
         """Close the descriptor. Twice is safe."""

@@ -4,6 +4,7 @@ Facts of /proc are from proc_pid_stat(5) and proc_tid_children(5), the prctl num
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -14,7 +15,11 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
+FALLOC_FL_KEEP_SIZE = 1  # linux/falloc.h
+
 _libc = ctypes.CDLL(None, use_errno=True)
+# Its offsets are 64 bits wide on every machine; where there is no function of that name, those of the plain one are.
+_fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
 
 
 def prctl(option: int, argument: int) -> None:
@@ -34,8 +39,8 @@ def die_with_parent(parent_pid: int, with_signal: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
-def wake_on_signals() -> "tuple[int, int]":
-    """From now on the numbers of CHLD, TERM, INT and HUP that reach us can be read from the first descriptor.
+def wake_on_signals(*more: int) -> "tuple[int, int]":
+    """From now on the numbers of CHLD, TERM, INT, HUP and ``more`` that reach us can be read from the first descriptor.
 
     The second is the interpreter's, to be closed by a forked child that wants neither. Handlers, not SIG_IGN, which
     what is executed would inherit.
@@ -43,7 +48,7 @@ def wake_on_signals() -> "tuple[int, int]":
     wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     # The descriptor before the handlers: a signal between the two would be handled and forgotten.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *more):
         signal.signal(number, _only_wake)
     return wake_fd, writer
 
@@ -179,6 +184,21 @@ def command_line(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def allocate(fd: int, start: int, length: int) -> bool:
+    """Have the file system set these bytes aside for the file, whose size stays as it is (fallocate(2)).
+
+    False: this file system cannot. Raises ``OSError`` (``ENOSPC``, ``EDQUOT``, …) when it has no room.
+    """
+    while _fallocate(fd, FALLOC_FL_KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(length)) != 0:
+        error = ctypes.get_errno()
+        if error in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        # A tmpfs gives up as soon as a signal is pending, SIGCHLD for one; Python has taken it by now.
+        if error != errno.EINTR:
+            raise OSError(error, f"fallocate: {os.strerror(error)}")
+    return True
 
 
 def sealed_memfd(name: str, content: bytes) -> int:

@@ -40,6 +40,10 @@ class Places:
 def command_ids(directory: str) -> list[int]:
     """The ids that have a file in ``directory`` (journals, controls, left or work), ascending.
 
-    Temporary and foreign names are passed over.
+    Temporary and foreign names are passed over. None when the directory is not there (any more).
     """
-    return sorted(int(name) for name in os.listdir(directory) if name.isascii() and name.isdigit())
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())

@@ -20,7 +20,7 @@ class Story:
         self.started_at_ns: int | None = None
         self.stdout_bytes = 0  # bytes written by the command, kept or missing
         self.stderr_bytes = 0
-        self.missing: list[dict[str, Any]] = []  # {"stream", "from", "to"}
+        self.missing: list[dict[str, Any]] = []  # {"stream", "from", "to", "reason"}
         self.stopping: dict[str, Any] | None = None  # the first stop; it gives the reason
         self.paused = False
         self.unkillable: dict[str, Any] | None = None

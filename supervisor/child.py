@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from protocol.story import Story
+
 SILENT_AFTER_S = 2.0  # how long after a deadline of its own a worker may take before we look after it
 
 
@@ -17,6 +19,7 @@ class PendingStop:
     requested_at_ns: int | None
     ticket: int | None = None
     delivered: bool = False
+    by_signal_at: float = float("inf")  # monotonic: when to do without the control pipe if it is gone
 
 
 @dataclass
@@ -27,9 +30,12 @@ class Child:
     grace_s: float
     timeout_due: float | None  # when the worker should have dealt with the timeout
     pidfd: int | None = None  # of an adopted worker; how our own end, the forker tells
+    story: Story | None = None  # of an adopted worker, as far as it was told then
     stops: list[PendingStop] = field(default_factory=list)
     silent_at: float | None = None  # when to look whether the worker did what it was told
+    hurry_at: float | None = None  # the end of the grace of a worker that was told by a signal
     taken_over: PendingStop | None = None  # the stop that we carry out because the worker did not
+    said_no_disk: bool = False
     tries: int = 0  # forks that came to nothing
 
     def undelivered(self) -> list[PendingStop]:

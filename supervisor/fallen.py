@@ -34,6 +34,7 @@ class Fallen:
     seen: dict[tuple[int, int], bool] = field(default_factory=dict)  # (pid, start time) → in the group
     next_round: float = 0.0
     pause_s: float = ROUND_PAUSE_S[0]
+    said_unrecorded: bool = False
 
     @property
     def group(self) -> int | None:
@@ -137,6 +138,7 @@ def conclude(one: Fallen, path: str, at_ns: int) -> bool:
         if now.ended is None:
             writer = journal.Writer(fd, position)
             writer.append_facts(journal.ENDED, max(at_ns, now.last_time_ns), _ending(one, at_ns))
+            writer.release()
         return True
     finally:
         os.close(fd)

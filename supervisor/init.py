@@ -151,7 +151,10 @@ class Init:
             self._reap()
         if self._postmaster is not None:
             self._end_postmaster(self._postmaster)
-        os.ftruncate(self._lock_fd, 0)  # our pid stands there: it is nobody's now
+        try:
+            os.ftruncate(self._lock_fd, 0)  # our pid stands there: it is nobody's now
+        except OSError:
+            pass  # a disk that has become read-only; the start time beside the pid tells that it was ours
         self._log.info("ended")
         return 0
 

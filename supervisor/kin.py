@@ -57,6 +57,40 @@ class Kin:
             os.close(pidfd)
         return True
 
+    def has_bash(self, facts: story.Story) -> bool:
+        """False when the bash that the journal names is dead."""
+        if facts.bash is None:
+            return True  # it may have been started this moment
+        now = linux.process(facts.bash["pid"])
+        return now is not None and now.alive and now.start_time == facts.bash["start_time"]
+
+    def signal_worker(self, command_id: int, pidfd: int | None, number: int) -> bool:
+        """Send a worker a signal without asking its journal. ``pidfd``: that of an adopted one.
+
+        Ours are the forker's children, and nobody else is. False: there is no such worker.
+        """
+        if pidfd is not None:
+            return _send(pidfd, number)
+        title = b"bashd: worker %d\0" % command_id
+        for parent in self._own_pids:
+            for pid in linux.children(parent):
+                if linux.command_line(pid).startswith(title):
+                    return self._signal_child(pid, parent, title, number)
+        return False
+
+    def _signal_child(self, pid: int, parent: int, title: bytes, number: int) -> bool:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            # Once more, now that it is pinned: its id may have gone to another.
+            now = linux.process(pid)
+            known = now is not None and now.ppid == parent and linux.command_line(pid).startswith(title)
+            return known and _send(pidfd, number)
+        finally:
+            os.close(pidfd)
+
     def reap(self) -> list[tuple[int, int]]:
         """(pid, wait status) of every child of ours that has ended, and of every orphan that came to us."""
         ended: list[tuple[int, int]] = []
@@ -100,8 +134,16 @@ class Kin:
         """Remove what a dead worker would have removed, without waiting for it."""
         try:
             os.unlink(self._places.control(command_id))
-        except FileNotFoundError:
-            pass  # it had not come so far
+        except OSError:
+            pass  # it had not come so far; or the disk has become read-only, and the name leads nowhere
         directory = self._places.directory(command_id)
         if os.path.exists(directory):
             self._removing.add(os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath}))
+
+
+def _send(pidfd: int, number: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True

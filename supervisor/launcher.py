@@ -116,6 +116,7 @@ def _serve(settings: Settings) -> NoReturn:
         postgres_gid=postgres.gid if postgres else None,
         max_running=settings.max_running,
         max_queued=settings.max_queued,
+        min_free_bytes=settings.min_free_bytes,
         max_script_bytes=settings.max_script_bytes,
         max_body_bytes=settings.max_body_bytes,
         default_timeout_s=settings.default_timeout_s,

@@ -40,11 +40,13 @@ from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude
 from supervisor.forker import Forker
 from supervisor.kin import Kin
 from supervisor.log import Log
-from worker.run import EXIT_NOT_TAKEN
+from worker.run import EXIT_NO_DISK, EXIT_NOT_TAKEN
 
 MAX_TRIES = 5  # forks for a command that nobody took
 TRY_AGAIN_S = 0.2
 DELIVER_AGAIN_S = 0.02
+BY_SIGNAL_AFTER_S = 0.3  # how long a control pipe may be missing before the worker is told without
+DISK_AGAIN_S = 1.0
 API_CLOSE_S = 2.5  # of the shutdown's time: for the API to write the last rows, and the postmaster to end
 
 
@@ -127,7 +129,7 @@ class Supervisor:
         now = self._clock()
         due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
         for child in self._children.values():
-            due += [at for at in (child.silent_at, child.timeout_due) if at is not None]
+            due += [at for at in (child.silent_at, child.timeout_due, child.hurry_at) if at is not None]
             if child.undelivered():
                 due.append(now + DELIVER_AGAIN_S)
         if self._to_fork:
@@ -319,7 +321,10 @@ class Supervisor:
             facts, _ = story.read(path)
         except FileNotFoundError:
             facts, locked = story.Story(), False
-        if facts.ended is not None or facts.spec is None:
+        if facts.spec is None and child is not None and self._is_gone() and (child.taken_over or _is_death(status)):
+            # There is no end to be recorded any more, but there may be orphans.
+            self._note_fallen(command_id, child.story or _nobodys_story(), status)
+        elif facts.ended is not None or facts.spec is None:
             if child is not None:
                 self._forget(child)
             for stop in self._early_stops.pop(command_id, ()):
@@ -333,13 +338,25 @@ class Supervisor:
             self._fork_or_give_up(child, facts, status)
         # A spec that nobody has taken, and nobody asked us for: the API will, when it comes to it.
 
+    def _is_gone(self) -> bool:
+        """True when the state directory was removed: workers have their journals still, but nobody can open them."""
+        return not os.path.exists(self._places.journals)
+
     def _fork_or_give_up(self, child: Child, facts: story.Story, status: int | None) -> None:
-        if status is not None and os.waitstatus_to_exitcode(status) != EXIT_NOT_TAKEN:
+        code = EXIT_NOT_TAKEN if status is None else os.waitstatus_to_exitcode(status)
+        if code == EXIT_NO_DISK:
+            # Not a try: it will run when the disk takes its journal again.
+            if not child.said_no_disk:
+                self._log.error("a worker cannot write its journal, trying again", command=child.id)
+            child.said_no_disk = True
+            self._to_examine[child.id] = self._clock() + DISK_AGAIN_S
+            return
+        if code != EXIT_NOT_TAKEN:
             child.tries += 1
         if child.tries < MAX_TRIES:
             self._fork(child.id)
         else:
-            facts.worker = {"pid": None, "start_time": 0}
+            facts.worker = _nobodys_story().worker
             self._note_fallen(child.id, facts, status)
 
     def _adopt(self, command_id: int, facts: story.Story) -> None:
@@ -359,7 +376,7 @@ class Supervisor:
                 left_s = max(0.0, facts.spec["timeout_s"] - ran_s)
                 child.timeout_due = self._clock() + left_s + child.grace_s + SILENT_AFTER_S
             self._add(child)
-        child.pidfd = pidfd
+        child.pidfd, child.story = pidfd, facts
         self._pidfds[pidfd] = command_id
         self._poll.register(pidfd, select.POLLIN)
         self._changed[command_id] = None
@@ -376,6 +393,7 @@ class Supervisor:
             self._stop_unknown(command_id, stop)
             return
         child.stops.append(stop)
+        stop.by_signal_at = self._clock() + BY_SIGNAL_AFTER_S
         due = self._clock() + stop.grace_s + SILENT_AFTER_S
         child.silent_at = due if child.silent_at is None else min(child.silent_at, due)
 
@@ -397,9 +415,27 @@ class Supervisor:
                     reason=stop.reason,
                     requested_at_ns=stop.requested_at_ns,
                 )
+                if not stop.delivered and self._clock() >= stop.by_signal_at:
+                    stop.delivered = self._tell_by_signal(child, stop)
                 if not stop.delivered:
                     break  # the worker does not listen yet; the order of stops stays
                 self._answer(stop)
+
+    def _tell_by_signal(self, child: Child, stop: PendingStop) -> bool:
+        """Tell a worker whose control pipe has no name any more, because the state directory was removed.
+
+        It says less than a message: only that the command is to be stopped, and later that the grace is over.
+        """
+        if not self._is_gone():
+            return False  # a worker at its start, or one that is dealt with when it has been silent for too long
+        number = signal.SIGTERM if stop.reason == "shutdown" else control.STOP_SIGNAL
+        if not self._kin.signal_worker(child.id, child.pidfd, number):
+            return False
+        self._log.error("the control pipe is gone; the worker is told by a signal", command=child.id)
+        grace_s = 0.0 if stop.signal == signal.SIGKILL else stop.grace_s
+        hurry_at = self._clock() + grace_s
+        child.hurry_at = hurry_at if child.hurry_at is None else min(child.hurry_at, hurry_at)
+        return True
 
     def _answer(self, stop: PendingStop) -> None:
         if stop.ticket is not None:
@@ -410,6 +446,9 @@ class Supervisor:
         """The second timer of each command: when the worker is stopped or silent past its time, we stop it."""
         now = self._clock()
         for child in list(self._children.values()):
+            if child.hurry_at is not None and now >= child.hurry_at:
+                self._kin.signal_worker(child.id, child.pidfd, control.HURRY_SIGNAL)
+                child.hurry_at = None
             if child.silent_at is not None and now >= child.silent_at:
                 self._take_over_if_silent(child, child.stops[0])
                 child.silent_at = now + SILENT_AFTER_S
@@ -422,10 +461,16 @@ class Supervisor:
         try:
             facts, _ = story.read(path)
         except FileNotFoundError:
+            # Recorded and deleted, and its worker tidies up. Or nobody can tell what that did, but its time is over.
+            if self._is_gone() and self._kin.signal_worker(child.id, child.pidfd, signal.SIGKILL):
+                self._log.error("the supervisor ends a worker without a journal, and its command", command=child.id)
+                child.taken_over = child.taken_over or stop
             return
         if facts.ended is not None or facts.worker is None:
             return
-        silent = facts.stopping is None or self._kin.is_paused(facts)
+        # One whose bash is dead is not silent: it waits for a disk that takes what it has to say.
+        unheard = facts.stopping is None and self._kin.has_bash(facts)
+        silent = unheard or self._kin.is_paused(facts)
         if silent and self._kin.kill_worker(path, facts):
             self._log.error("the worker is silent; the supervisor ends it and its command", command=child.id)
             child.taken_over = child.taken_over or stop
@@ -466,7 +511,9 @@ class Supervisor:
         try:
             done = conclude(one, self._places.journal(one.id), time.time_ns())
         except OSError as error:
-            self._log.error("cannot record an end yet", command=one.id, error=error)
+            if not one.said_unrecorded:
+                self._log.error("cannot record an end yet, trying again", command=one.id, error=error)
+            one.said_unrecorded = True
             done = False
         if not done:
             one.next_round = self._clock() + ROUND_PAUSE_S[1]
@@ -518,3 +565,15 @@ class Supervisor:
         for child in self._children.values():
             self._stop(child.id, PendingStop(signal.SIGKILL, 0.0, "shutdown", None))
         self._deliver_stops()
+
+
+def _is_death(status: int | None) -> bool:
+    """True when a worker ended so that it may have left somebody behind."""
+    return status is not None and os.waitstatus_to_exitcode(status) != EXIT_NOT_TAKEN
+
+
+def _nobodys_story() -> story.Story:
+    """The story of a worker of which nobody knows anything but that it was ours."""
+    facts = story.Story()
+    facts.worker = {"pid": None, "start_time": 0}
+    return facts

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     )
     max_running: int = Field(256, ge=1, le=100_000, description="commands that run at the same time")
     max_queued: int = Field(100_000, ge=0, le=10_000_000, description="commands that may wait for their turn")
+    min_free_bytes: int = Field(
+        64 * 1024 * 1024, ge=0, le=2**60, description="free on the disk of state_dir, or no new command; 0: no matter"
+    )
     max_script_bytes: int = Field(1024 * 1024, ge=1, le=64 * 1024 * 1024, description="the longest script")
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024, description="the largest request")
     default_timeout_s: Annotated[float | None, BeforeValidator(_none)] = Field(

@@ -87,9 +87,11 @@ def _write_owner(fd: int) -> None:
     # exec keeps pid and start time: what is written here stays true of init.
     me = linux.process(os.getpid())
     assert me is not None
+    text = f"{me.pid} {me.start_time}\n".encode()
     try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{me.pid} {me.start_time}\n".encode(), 0)
+        # In this order: what a killed Bashd wrote there keeps a block for us on a disk that is full.
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
     except OSError as error:
         raise StateError(f"the lock file cannot be written: {error.strerror}") from error
 

@@ -49,13 +49,17 @@ class PostgresServer:
         directory.mkdir()
         if self._user is not None:
             shutil.chown(directory, self._user)
-        bindir = self._bindir()
+        self._bin = self._bindir()
         self._run(
-            bindir / "initdb", "--no-sync", "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C", "-D", self._data
+            self._bin / "initdb", "--no-sync", "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C", "-D", self._data
         )
-        with self._log.open("wb") as log:
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again), on the data there are; returns when it answers."""
+        with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [bindir / "postgres", "-D", self._data, "-k", directory, "-h", "", "-c", "fsync=off"],
+                [self._bin / "postgres", "-D", self._data, "-k", self._directory, "-h", "", "-c", "fsync=off"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -159,6 +159,12 @@ class PlayedKin:
         worker = self._find(facts)
         return worker is not None and worker.paused
 
+    def has_bash(self, facts: story.Story) -> bool:
+        return self._find(facts) is not None
+
+    def signal_worker(self, command_id: int, pidfd: int | None, number: int) -> bool:
+        raise AssertionError(f"{command_id} ({pidfd}) was sent {number}, though its control pipe is there")
+
     def kill_worker(self, path: str, facts: story.Story) -> bool:
         worker = self._find(facts)
         if worker is None:

@@ -1,6 +1,7 @@
 """Writing the journal: the worker's side, with time, limits, a full disk, and word to the supervisor."""
 
 import errno
+import json
 import os
 import time
 
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 REPORT_AFTER_S = 0.003  # after the first change; a command that ends within it costs one report alone
 REPORT_EVERY_S = 0.025  # at most
-DISK_FULL_PAUSE_S = 0.5
+DISK_AGAIN_S = 0.5  # between two tries of a disk that takes nothing
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_TROUBLE = DISK_FULL | {errno.EROFS, errno.EIO}  # of the world's making; anything else is ours
 
 
 class Record:
-    """What one worker writes into one journal whose lock it holds."""
+    """What one worker writes into one journal whose lock it holds. Never waits for the disk."""
 
     def __init__(self, writer: journal.Writer, command_id: int, reports_fd: int, output_limit_bytes: int) -> None:
         self._writer = writer
@@ -26,7 +30,9 @@ class Record:
         self._limit = output_limit_bytes
         self._written = {journal.STDOUT: 0, journal.STDERR: 0}
         self._missing: dict[int, int] = {}  # kind → first byte of a missing range not yet written down
-        self._disk_full = False
+        self._why_missing: dict[int, str] = {}  # kind → what set the end to it
+        self._unwritten: dict[int, tuple[int, dict[str, Any]]] = {}  # kind → time and facts the disk has not taken
+        self._disk_errno = 0  # of the last frame that it did not take
         # Wall clock once, monotonic from there on: no clock jump can put an end before its beginning.
         self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
         self._reported_at = float("-inf")
@@ -36,23 +42,24 @@ class Record:
         """The time for the next frame, never before the last one's."""
         return time.monotonic_ns() + self._wall_offset_ns
 
-    def fact(self, kind: int, facts: "dict[str, Any]") -> int:
-        """Write a frame that is not output and return its time; waits as long as the disk is full.
+    def take(self, facts: "dict[str, Any]") -> bool:
+        """Write that the command has its worker. False: the disk does not take it, and nothing may be begun."""
+        if not self._append_facts(journal.TAKEN, self.now_ns(), facts, journal.LAST_WORDS_BYTES):
+            return False
+        self._change()
+        return True
 
-        The status must be true, so a fact is never left out: readers see the command running until there is
-        room to say more.
+    def fact(self, kind: int, facts: "dict[str, Any]") -> None:
+        """Write a frame that is not output, now or as soon as the disk takes it: the status must be true.
+
+        Of several of one kind that have to wait the first is written, which is the one that counts; but the last of
+        those that say whether it is paused.
         """
-        while True:
-            at_ns = self.now_ns()
-            try:
-                self._writer.append_facts(kind, at_ns, facts)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                time.sleep(DISK_FULL_PAUSE_S)
-            else:
-                self._change()
-                return at_ns
+        if kind == journal.PAUSED:
+            self._unwritten.pop(kind, None)
+        self._unwritten.setdefault(kind, (self.now_ns(), facts))
+        self._write_facts(journal.LAST_WORDS_BYTES)
+        self._change()
 
     def output(self, kind: int, chunk: bytes) -> None:
         """Write what a stream gave, as far as the limit and the disk allow; the rest is counted as missing.
@@ -61,7 +68,8 @@ class Record:
         """
         room = 0 if kind in self._missing else max(0, self._limit - self._written[kind])
         kept, rest = (chunk, b"") if len(chunk) <= room else (chunk[:room], chunk[room:])
-        if kept and not self._append(kind, kept):
+        if kept and not self._append(kind, self.now_ns(), kept, journal.RESERVE_BYTES):
+            self._why_missing[kind] = "disk_full" if self._disk_errno in DISK_FULL else "disk_failed"
             rest, kept = chunk, b""
         self._written[kind] += len(kept)
         if rest:
@@ -69,22 +77,56 @@ class Record:
             self._written[kind] += len(rest)
         self._change()
 
-    def _append(self, kind: int, chunk: bytes) -> bool:
+    def end(self, at_ns: int, facts: "dict[str, Any]") -> bool:
+        """Write the last frame, and before it all that is unwritten, out of the reserve. False: not yet possible."""
+        written = self._write_facts(0) and self._name_missing(0)
+        return written and self._append_facts(journal.ENDED, at_ns, facts, 0)
+
+    def crashed(self, traceback: str) -> None:
+        """Write down why we fail, if that is possible."""
+        self._append_facts(journal.CRASHED, self.now_ns(), {"traceback": traceback}, 0)
+
+    def release(self) -> None:
+        """Give back the room that was not needed. The last frame is written."""
         try:
-            self._writer.append(kind, self.now_ns(), chunk)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            return False
+            self._writer.release()
+        except OSError:
+            pass  # the journal is deleted soon, and its room with it
+
+    def _write_facts(self, keep: int) -> bool:
+        for kind, (at_ns, facts) in list(self._unwritten.items()):
+            if not self._append_facts(kind, at_ns, facts, keep):
+                return False
+            del self._unwritten[kind]
         return True
 
-    def name_missing(self) -> None:
-        """Write down what is missing so far."""
+    def _name_missing(self, keep: int) -> bool:
+        """Write down what is missing so far. On a full disk that must not use up the reserve, however often."""
         for kind, first in self._missing.items():
+            missing = {
+                "stream": "stdout" if kind == journal.STDOUT else "stderr",
+                "from": first,
+                "to": self._written[kind],
+                "reason": self._why_missing.get(kind, "output_limit"),
+            }
             if first < self._written[kind]:
-                stream = "stdout" if kind == journal.STDOUT else "stderr"
-                self.fact(journal.MISSING, {"stream": stream, "from": first, "to": self._written[kind]})
+                if not self._append_facts(journal.MISSING, self.now_ns(), missing, keep):
+                    return False
                 self._missing[kind] = self._written[kind]
+        return True
+
+    def _append_facts(self, kind: int, at_ns: int, facts: "dict[str, Any]", keep: int) -> bool:
+        return self._append(kind, at_ns, json.dumps(facts).encode(), keep)
+
+    def _append(self, kind: int, at_ns: int, payload: bytes, keep: int) -> bool:
+        try:
+            self._writer.append(kind, at_ns, payload, keep=keep)
+        except OSError as error:
+            if error.errno not in DISK_TROUBLE:
+                raise
+            self._disk_errno = error.errno
+            return False
+        return True
 
     def _change(self) -> None:
         if self.report_due is None:
@@ -93,10 +135,10 @@ class Record:
 
     def report(self) -> None:
         """Tell the supervisor that there is something new."""
-        self.name_missing()
+        complete = self._write_facts(journal.LAST_WORDS_BYTES) and self._name_missing(journal.RESERVE_BYTES)
         control.report_changed(self._reports_fd, self._command_id)
         self._reported_at = time.monotonic()
-        self.report_due = None
+        self.report_due = None if complete else self._reported_at + DISK_AGAIN_S
 
 
 class Streams:

@@ -1,26 +1,30 @@
 """The life of one command: from its journal's spec to ``ended``, in a process of its own."""
 
+import errno
 import fcntl
 import os
 import resource
 import select
+import signal
 import time
 import traceback
 
-from protocol import journal, linux
+from protocol import control, journal, linux
 from protocol.config import boot_id
 from protocol.fault import Fault
 from protocol.places import Places
 from worker import bash
-from worker.record import READ_BYTES, Record
+from worker.record import DISK_AGAIN_S, DISK_TROUBLE, READ_BYTES, Record
 from worker.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+MAX_ERROR_CHARACTERS = 1000  # of an error in the record: the reserve must have room for it
 LOCK_TRIES_S = 1.0  # somebody who only looks holds the lock for microseconds
 EXIT_CRASHED = 70  # sysexits.h: EX_SOFTWARE
+EXIT_NO_DISK = 74  # sysexits.h: EX_IOERR; nothing was begun, because the journal cannot be written now
 EXIT_NOT_TAKEN = 75  # sysexits.h: EX_TEMPFAIL; somebody else has or had the command, its journal says who
 
 
@@ -43,21 +47,30 @@ def run(command_id: int, outset: Outset) -> int:
     os.setsid()
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     outset.title.set(f"bashd: worker {command_id}")
-    fd = _take(outset.places.journal(command_id))
-    if fd is None:
-        return EXIT_NOT_TAKEN
-    with journal.Reader(outset.places.journal(command_id)) as reader:
-        spec = next(reader.frames()).facts()
-        writer = journal.Writer(fd, reader.position)
-    reports_fd = os.open(outset.places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    record = Record(writer, command_id, reports_fd, spec["output_limit_bytes"])
     try:
-        _live(spec, record, fd, outset)
+        fd = _take(outset.places.journal(command_id))
+        if fd is None:
+            return EXIT_NOT_TAKEN
+        with journal.Reader(outset.places.journal(command_id)) as reader:
+            spec = next(reader.frames()).facts()
+            writer = journal.Writer(fd, reader.position)
+        reports_fd = os.open(outset.places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        return EXIT_NO_DISK
+    record = Record(writer, command_id, reports_fd, spec["output_limit_bytes"])
+    me = linux.process(os.getpid())
+    assert me is not None
+    if not record.take({"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id}):
+        return EXIT_NO_DISK
+    try:
+        told = _live(spec, record, fd, outset)
     except Exception:
         # Ours, so we end loudly: the supervisor deals with what is left and finds this as evidence.
-        record.fact(journal.CRASHED, {"traceback": traceback.format_exc()})
+        record.crashed(traceback.format_exc()[-MAX_ERROR_CHARACTERS:])
         return EXIT_CRASHED
-    return 0
+    return 0 if told else EXIT_NO_DISK
 
 
 def _take(path: str) -> "int | None":
@@ -91,51 +104,83 @@ def _is_untouched(path: str) -> bool:
     return kinds == [journal.SPEC]
 
 
-def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outset) -> None:
+def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outset) -> bool:
+    """Run the script and tell how it ended. False: told to go while the disk did not take the end."""
     command_id = spec["id"]
     own_directory = outset.places.directory(command_id)
-    me = linux.process(os.getpid())
-    assert me is not None
-    taken = {"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id}
-    record.fact(journal.TAKEN, taken)
     outset.fault.die_at("before_started")
     control_path = outset.places.control(command_id)
-    control_fd = _open_control(control_path)
-    wake_fd, _ = linux.wake_on_signals()
+    wake_fd, _ = linux.wake_on_signals(control.STOP_SIGNAL, control.HURRY_SIGNAL)
+    control_fd = -1
     started = time.monotonic()
     try:
+        control_fd = _open_control(control_path)
         child = bash.start(spec, outset.surroundings, own_directory)
     except bash.SpawnError as error:
-        record.fact(journal.ENDED, _not_spawned(error))
+        if not _end(record, _not_spawned(error), control_fd, wake_fd, told_to_go=False):
+            return False
     else:
         outset.fault.die_at("before_started_frame")
         record.fact(journal.STARTED, {"pid": child.pid, "start_time": child.start_time})
         outset.fault.die_at("after_started")
         watch = Watch(spec, child, record, control_fd=control_fd, wake_fd=wake_fd, started=started)
         result = watch.until_the_end()
-        left_fd = _hold_left_file(outset.places.left_file(command_id)) if watch.left else None
+        if watch.left:
+            _hold_left_file(outset.places.left_file(command_id))
         outset.fault.die_at("before_ended")
-        record.fact(journal.ENDED, _ending(watch, result, time.monotonic() - started))
-        if left_fd is not None:
+        ending = _ending(watch, result, time.monotonic() - started)
+        told_to_go = watch.stop is not None and watch.stop.reason == "shutdown"
+        if not _end(record, ending, control_fd, wake_fd, told_to_go=told_to_go):
+            return False
+        if watch.left:
             record.report()
-            os.unlink(control_path)
+            record.release()
+            _forget(control_path)
             # The command is final; nobody may take us for its running worker any more.
             os.close(journal_fd)
             _stay_for_the_left(command_id, wake_fd, list(watch.streams.kinds), outset)
     record.report()
     outset.fault.die_at("after_ended")
+    record.release()
     _forget(control_path)
     bash.remove_directory(own_directory)
     _forget(outset.places.left_file(command_id))
+    return True
 
 
 def _open_control(path: str) -> int:
-    """Our control pipe, open for both directions so that it never comes to an end."""
+    """Our control pipe, open for both directions so that it never comes to an end. Raises ``bash.SpawnError``."""
     try:
-        os.mkfifo(path, 0o600)
-    except FileExistsError:
-        pass  # of a worker that went before it took the command
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
+            pass  # of a worker that went before it took the command
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        # A command that could not be stopped is not started.
+        raise bash.SpawnError(f"{path}: {error.strerror}") from error
+
+
+def _end(record: Record, ending: "dict[str, Any]", control_fd: int, wake_fd: int, *, told_to_go: bool) -> bool:
+    """Record the end. As long as the disk takes nothing, readers see the command running, and we wait.
+
+    The true end is known to nobody else; so only a shutdown makes us give up, which is to return False.
+    """
+    at_ns = record.now_ns()
+    poll = select.poll()
+    for fd in (control_fd, wake_fd):
+        if fd >= 0:
+            poll.register(fd, select.POLLIN)
+    while not record.end(at_ns, ending):
+        if told_to_go:
+            return False
+        for fd, _ in poll.poll(DISK_AGAIN_S * 1000):
+            if fd == control_fd:
+                stops = control.parse_control(os.read(fd, 65536))
+                told_to_go = any(stop["reason"] == "shutdown" for stop in stops)
+            else:
+                told_to_go = bool({signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & set(os.read(fd, 4096)))
+    return True
 
 
 def _ending(watch: Watch, result: os.waitid_result, duration_s: float) -> "dict[str, Any]":
@@ -183,17 +228,21 @@ def _not_spawned(error: bash.SpawnError) -> "dict[str, Any]":
         "signal": None,
         "swept": {"group": 0, "escaped": 0, "left": 0},
         "usage": None,
-        "evidence": {"error": str(error)},
+        "evidence": {"error": str(error)[:MAX_ERROR_CHARACTERS]},
         "duration_s": None,
     }
 
 
-def _hold_left_file(path: str) -> int:
+def _hold_left_file(path: str) -> None:
     """The proof, for as long as we live, that what we are parent of was left on purpose."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE | {errno.ENOENT}:
+            raise
+        # Then it cannot be proven, which matters only to a supervisor that comes after the one we have.
 
 
 def _stay_for_the_left(command_id: int, wake_fd: int, output_fds: "list[int]", outset: Outset) -> None:
@@ -220,5 +269,7 @@ def _stay_for_the_left(command_id: int, wake_fd: int, output_fds: "list[int]", o
 def _forget(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        pass  # it was never made
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE | {errno.ENOENT}:
+            raise
+        # It was never made; or the disk has become read-only, and whoever finds the name later finds nobody behind it.

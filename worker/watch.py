@@ -83,7 +83,6 @@ class Watch:
         if self.left == 0:
             self._sweep_rest()
         self.streams.drain(close=self.left == 0)
-        self._record.name_missing()
         return result
 
     def _step(self) -> bool:
@@ -127,9 +126,10 @@ class Watch:
             "grace_s": grace_s,
             "requested_at_ns": requested_at_ns,
         }
-        self._record.fact(journal.STOPPING, stopping)
         self.tree.count(self.tree.others())
+        # The signal first: a disk that is slow to take the frame must not hold up the stop.
         self.tree.signal_group(number)
+        self._record.fact(journal.STOPPING, stopping)
 
     def _begin_killing(self, now: float) -> None:
         if self._killing_since is None:
@@ -219,8 +219,12 @@ class Watch:
                 self._note_pause()
                 self.tree.reap()
         if {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & set(numbers):
-            # Not from Bashd, which uses the control pipe: from whoever ends the whole service at once.
+            # From whoever ends the whole service at once; or from Bashd when the control pipe has no name any more.
             self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "shutdown", None)
+        if control.STOP_SIGNAL in numbers:
+            self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "client", None)
+        if control.HURRY_SIGNAL in numbers:
+            self._begin_stop(signal.SIGKILL, 0.0, "client", None)
 
     def _note_pause(self) -> None:
         """Record that bash was stopped (SIGSTOP) or goes on."""
