@@ -58,7 +58,10 @@ class Server:
             except ValueError:
                 pid = os.getpid()  # alive, and no postmaster
             if linux.process(pid) is not None and not self.processes():
-                os.unlink(path)
+                try:
+                    os.unlink(path)
+                except FileNotFoundError:
+                    pass  # the last act of a server that was there when we read it
 
 
 class Ending:
