@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 MAGIC = b"bashd journal 1\n"
 
 SPEC = 1  # what is to be run; always the first frame
-TAKEN = 2  # {"pid", "start_time", "boot_id"} of the worker that has it
-STARTED = 3  # {"pid", "start_time"} of bash, the leader of its group
+TAKEN = 2  # {"pid", "start_time", "boot_id", "monotonic_s"} of the worker that has it
+STARTED = 3  # {"pid", "start_time", "monotonic_s"} of bash, the leader of its group
 STDOUT = 4
 STDERR = 5
 MISSING = 6  # {"stream", "from", "to", "reason"}: bytes that were counted and not kept

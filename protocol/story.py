@@ -15,8 +15,8 @@ class Story:
 
     def __init__(self) -> None:
         self.spec: dict[str, Any] | None = None
-        self.worker: dict[str, Any] | None = None  # {"pid", "start_time", "boot_id"}, from taken
-        self.bash: dict[str, Any] | None = None  # {"pid", "start_time"}, from started
+        self.worker: dict[str, Any] | None = None  # {"pid", "start_time", "boot_id", "monotonic_s"}, from taken
+        self.bash: dict[str, Any] | None = None  # {"pid", "start_time", "monotonic_s"}, from started
         self.started_at_ns: int | None = None
         self.stdout_bytes = 0  # bytes written by the command, kept or missing
         self.stderr_bytes = 0

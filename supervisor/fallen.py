@@ -122,9 +122,10 @@ def left_worker_pids(places: Places) -> set[int]:
     return pids
 
 
-def conclude(one: Fallen, path: str, at_ns: int) -> bool:
+def conclude(one: Fallen, path: str, at_ns: int, monotonic_s: float) -> bool:
     """Write how the command ended, as its dead worker's heir. False: somebody else holds the journal.
 
+    Both times are now: of the wall clock, which may have been set since the start, and of the one that nobody sets.
     Raises ``OSError`` when the disk is full, with the journal as it was.
     """
     try:
@@ -137,15 +138,29 @@ def conclude(one: Fallen, path: str, at_ns: int) -> bool:
         now, position = story.read(path)
         if now.ended is None:
             writer = journal.Writer(fd, position)
-            writer.append_facts(journal.ENDED, max(at_ns, now.last_time_ns), _ending(one, at_ns))
+            ending = _ending(one)
+            ran_s = _ran_s(one, at_ns, monotonic_s)
+            if now.started_at_ns is not None and ran_s is not None:
+                ending["duration_s"] = round(ran_s, 6)
+                at_ns = now.started_at_ns + int(ran_s * 1e9)
+            writer.append_facts(journal.ENDED, max(at_ns, now.last_time_ns), ending)
             writer.release()
         return True
     finally:
         os.close(fd)
 
 
-def _ending(one: Fallen, at_ns: int) -> dict[str, Any]:
-    started_at_ns = one.story.started_at_ns
+def _ran_s(one: Fallen, at_ns: int, monotonic_s: float) -> float | None:
+    """How long ago bash was started; None when it was not."""
+    if one.story.bash is None or one.story.started_at_ns is None:
+        return None
+    began_s = one.story.bash.get("monotonic_s")
+    if one.host_died or began_s is None:  # the other clock began anew; or a journal of an earlier version
+        return max(0.0, (at_ns - one.story.started_at_ns) / 1e9)
+    return max(0.0, monotonic_s - float(began_s))
+
+
+def _ending(one: Fallen) -> dict[str, Any]:
     in_group = sum(in_group for (pid, _), in_group in one.seen.items() if pid != one.group)
     escaped = sum(not in_group for in_group in one.seen.values())
     code = None if one.bash_status is None else os.waitstatus_to_exitcode(one.bash_status)
@@ -157,7 +172,7 @@ def _ending(one: Fallen, at_ns: int) -> dict[str, Any]:
         "swept": {"group": in_group, "escaped": escaped, "left": 0},
         "usage": None,
         "evidence": _evidence(one),
-        "duration_s": None if started_at_ns is None else round(max(0, at_ns - started_at_ns) / 1e9, 6),
+        "duration_s": None,
     }
     if one.taken_over is not None:
         # We know what happened: the worker was silent, so we ended it and the command ourselves.

@@ -372,9 +372,11 @@ class Supervisor:
         if child is None:
             child = Child(command_id, facts.spec["grace_s"], None)
             if facts.spec["timeout_s"] is not None:
-                ran_s = (time.time_ns() - (facts.started_at_ns or time.time_ns())) / 1e9
-                left_s = max(0.0, facts.spec["timeout_s"] - ran_s)
-                child.timeout_due = self._clock() + left_s + child.grace_s + SILENT_AFTER_S
+                # By a clock that nobody sets, and that all processes of one boot share (clock_gettime(2)).
+                began = facts.worker.get("monotonic_s", self._clock()) if facts.worker else self._clock()
+                child.timeout_due = max(
+                    began + facts.spec["timeout_s"] + child.grace_s + SILENT_AFTER_S, self._clock() + SILENT_AFTER_S
+                )
             self._add(child)
         child.pidfd, child.story = pidfd, facts
         self._pidfds[pidfd] = command_id
@@ -509,7 +511,7 @@ class Supervisor:
 
     def _conclude(self, one: Fallen) -> None:
         try:
-            done = conclude(one, self._places.journal(one.id), time.time_ns())
+            done = conclude(one, self._places.journal(one.id), time.time_ns(), self._clock())
         except OSError as error:
             if not one.said_unrecorded:
                 self._log.error("cannot record an end yet, trying again", command=one.id, error=error)

@@ -108,6 +108,12 @@ def marked(mark: str) -> list[int]:
     return [one.pid for one in processes() if mark in arguments(one.pid)]
 
 
+def zombies(parent: int) -> list[int]:
+    """The dead children that ``parent`` has not collected."""
+    found = [process(int(name)) for name in os.listdir("/proc") if name.isdigit()]
+    return [one.pid for one in found if one is not None and one.state == "Z" and one.ppid == parent]
+
+
 def group_members(pgid: int) -> list[int]:
     """Who is alive in this process group."""
     return [one.pid for one in processes() if one.pgid == pgid]

@@ -15,7 +15,18 @@ import pytest
 
 from tests.conftest import StartService
 from tests.postgres import PostgresServer
-from tests.processes import Command, Service, descendants, eventually, group_members, is_alive, kill, marked, titled
+from tests.processes import (
+    Command,
+    Service,
+    descendants,
+    eventually,
+    group_members,
+    is_alive,
+    kill,
+    marked,
+    titled,
+    zombies,
+)
 
 # Counts for about two seconds on both streams, so that every chunk border of a crash falls somewhere into it.
 COUNT = "for ((i = 0; i < 200; i++)); do echo $i; echo -$i >&2; sleep 0.01; done; exit 3"
@@ -287,6 +298,31 @@ def test_a_worker_that_dies_loses_its_command_and_nothing_else(own_service: Star
 
     service.stop(other)
     assert service.ended(other).status == "stopped"
+
+
+def test_a_thousand_orphans_of_a_dead_worker_leave_no_zombie(own_service: StartService, mark: str) -> None:
+    """They come to the supervisor or, after a re-adoption, to init: killed and collected by both."""
+    service = own_service().start()
+    crowd = f"for i in {{1..500}}; do setsid sleep {mark} & sleep {mark} & done; echo ready; wait"
+    ours = service.run(crowd, timeout_s=None)
+    adopted = service.run(crowd, timeout_s=None)
+    for command in (ours, adopted):
+        service.says(command, b"ready")
+    assert service.init is not None
+
+    kill(service.get(ours).worker_pid)
+    assert service.ended(ours).status == "lost"
+    first = service.pid("bashd: supervisor")
+    kill(first)
+    eventually(lambda: service.pids("bashd: supervisor") not in ([], [first]))
+    eventually(service.is_ready)
+    kill(service.get(adopted).worker_pid)
+
+    assert service.ended(adopted).status == "lost"
+    assert marked(mark) == []
+    assert service.get(adopted).swept["group"] + service.get(adopted).swept["escaped"] >= 1000
+    for parent in (service.init.pid, service.pid("bashd: supervisor")):
+        eventually(lambda parent=parent: zombies(parent) == [])  # type: ignore[misc]
 
 
 def test_a_worker_that_dies_unseen_loses_its_command_at_the_next_start(own_service: StartService, mark: str) -> None:

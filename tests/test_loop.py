@@ -58,7 +58,8 @@ class Worker:
         if facts.worker is not None or facts.ended is not None:
             return False
         self.writer = journal.Writer(self._fd, position)
-        self.say(journal.TAKEN, now_ns, {"pid": self.pid, "start_time": self.pid, "boot_id": boot})
+        taken = {"pid": self.pid, "start_time": self.pid, "boot_id": boot, "monotonic_s": now_ns / 1e9}
+        self.say(journal.TAKEN, now_ns, taken)
         return True
 
     def listen(self) -> None:

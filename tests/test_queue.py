@@ -6,6 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
+
 from tests.conftest import StartService
 from tests.processes import Command, Service, eventually, marked
 
@@ -50,6 +52,51 @@ def test_no_more_than_allowed_run_and_the_others_follow_in_order(own_service: St
     starts = [one.started_at for one in ended]
     ends = sorted(one.ended_at for one in ended)
     assert all(start >= ends[place - 4] for place, start in enumerate(sorted(starts)) if place >= 4)
+
+
+def test_five_hundred_at_once_are_accepted_or_told_to_come_again(own_service: StartService) -> None:
+    """From many clients at the same moment: who is accepted runs, the others hear when to try again."""
+    service = own_service(max_running=20, max_queued=300).start()
+
+    with ThreadPoolExecutor(64) as clients:
+        answers = list(clients.map(lambda i: service.create(f"echo {i}"), range(500)))
+
+    accepted = [(i, Command(answer.json())) for i, answer in enumerate(answers) if answer.status_code == 201]
+    refused = [answer for answer in answers if answer.status_code != 201]
+    assert len(accepted) >= 300
+    assert {answer.status_code for answer in refused} <= {429}
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+    for i, command in accepted:
+        assert service.output(service.ended(command)) == b"%d\n" % i
+    assert "Too many open files" not in service.log
+
+
+def test_a_hundred_thousand_that_wait_hold_up_neither_end_nor_start(
+    own_service: StartService, database_url: str, mark: str
+) -> None:
+    """They are rows and nothing else: the shutdown leaves them as they are, the next start begins with the first."""
+    service = own_service(database_url=database_url, max_running=2, max_queued=200_000).start()
+    _hold(service, mark, 2)
+    first = service.run("echo first")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            """
+            insert into commands (id, node_id, status, script, grace_s, leftovers, merge_stderr, output_limit_bytes,
+                created_at)
+            select id + n, node_id, 'queued', 'true', grace_s, leftovers, merge_stderr, output_limit_bytes, now()
+            from commands, generate_series(1000, 101000) n where id = %s
+            """,
+            [first.id],
+        )
+
+    assert service.terminate() == 0
+
+    waiting = "select count(*) from commands where status = 'queued'"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert connection.execute(waiting).fetchone() == (100_002,)
+    service.start()
+    assert service.output(service.ended(first)) == b"first\n"
+    assert service.terminate() == 0
 
 
 def test_one_by_one_they_run_exactly_in_order(own_service: StartService, tmp_path: Path) -> None:

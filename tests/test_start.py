@@ -129,6 +129,33 @@ def test_an_ordinary_user_can_have_it_too(ordinary: _Ordinary, mark: str) -> Non
     assert sockets_below(service.state_dir) == []
 
 
+def test_a_setuid_program_is_ended_too(ordinary: _Ordinary, place: Path, mark: str) -> None:
+    """Without more it would run as root, and a Bashd that is not root could not signal it: scripts gain no rights."""
+    sleep = place / "sleep-as-root"
+    shutil.copy("/bin/sleep", sleep)
+    sleep.chmod(0o4755)
+    with subprocess.Popen([sleep, mark], cwd="/", **ordinary.rights) as plain:
+        effective = [line.split()[2] for line in _status(plain.pid) if line.startswith("Uid:")]
+        plain.kill()
+    if effective != ["0"]:
+        pytest.skip(f"{place} is on a file system without setuid")
+    service = ordinary.start()
+    command = service.run(f"{sleep} {mark} & setsid {sleep} {mark} & wait")
+    eventually(lambda: len(marked(mark)) == 2)
+
+    service.stop(command)
+
+    ended = service.ended(command)
+    assert (ended.status, ended.swept) == ("stopped", {"group": 1, "escaped": 1, "left": 0})
+    assert marked(mark) == []
+
+
+def _status(pid: int) -> list[str]:
+    """/proc/<pid>/status once the program runs: until then it is still ours."""
+    eventually(lambda: "sleep" in Path(f"/proc/{pid}/comm").read_text())
+    return Path(f"/proc/{pid}/status").read_text().splitlines()
+
+
 def test_scripts_of_the_same_ordinary_user_see_nothing_of_bashd(ordinary: _Ordinary) -> None:
     """Its descriptors, memory and environment are closed even to the same user."""
     service = ordinary.start()

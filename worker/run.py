@@ -62,7 +62,8 @@ def run(command_id: int, outset: Outset) -> int:
     record = Record(writer, command_id, reports_fd, spec["output_limit_bytes"])
     me = linux.process(os.getpid())
     assert me is not None
-    if not record.take({"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id}):
+    taken = {"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id, "monotonic_s": time.monotonic()}
+    if not record.take(taken):
         return EXIT_NO_DISK
     try:
         told = _live(spec, record, fd, outset)
@@ -121,7 +122,9 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outse
             return False
     else:
         outset.fault.die_at("before_started_frame")
-        record.fact(journal.STARTED, {"pid": child.pid, "start_time": child.start_time})
+        record.fact(
+            journal.STARTED, {"pid": child.pid, "start_time": child.start_time, "monotonic_s": time.monotonic()}
+        )
         outset.fault.die_at("after_started")
         watch = Watch(spec, child, record, control_fd=control_fd, wake_fd=wake_fd, started=started)
         result = watch.until_the_end()
