@@ -87,6 +87,15 @@ def own_service(state_dir: Path, postgres: PostgresServer, mark: str) -> Iterato
 
 
 @pytest.fixture
+def server(state_dir: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the test's own, to be frozen, ended and started again."""
+    state_dir.parent.chmod(0o755)
+    server = PostgresServer(state_dir.parent / "pg")
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def mark() -> Iterator[str]:
     """A number of seconds for sleep(1) that is this test's alone; nobody may have it as an argument afterwards."""
     mark = processes.unique_seconds()

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from tests.processes import eventually, started_here
+from tests.processes import descendants, eventually, is_alive, kill, started_here
 
 _USER = "tests"
 
@@ -49,17 +49,28 @@ class PostgresServer:
         directory.mkdir()
         if self._user is not None:
             shutil.chown(directory, self._user)
-        self._bin = self._bindir()
+        bindir = self._bindir()
         self._run(
-            self._bin / "initdb", "--no-sync", "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C", "-D", self._data
+            bindir / "initdb", "--no-sync", "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C", "-D", self._data
         )
-        self.start()
+        self._argv: list[str | Path] = [
+            bindir / "postgres",
+            "-D",
+            self._data,
+            "-k",
+            directory,
+            "-h",
+            "",
+            "-c",
+            "fsync=off",
+        ]
+        self.begin()
 
-    def start(self) -> None:
-        """Start it (again), on the data there are; returns when it answers."""
+    def begin(self) -> None:
+        """Start it, on what it had if it was ended; returns when it answers."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self._data, "-k", self._directory, "-h", "", "-c", "fsync=off"],
+                self._argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -69,6 +80,35 @@ class PostgresServer:
             )
         started_here.add(self.process.pid)
         eventually(self._answers)
+
+    def end(self, number: int = signal.SIGQUIT) -> None:
+        """End it by a signal: SIGQUIT at once, as a crash would, SIGINT orderly; then connections are refused."""
+        self.process.send_signal(number)
+        self._ended()
+
+    def crash(self) -> None:
+        """``kill -9`` of all its processes."""
+        pids = [self.process.pid, *descendants(self.process.pid)]
+        for pid in pids:
+            kill(pid)
+        self._ended()
+        eventually(lambda: not any(is_alive(pid) for pid in pids))
+
+    def _ended(self) -> None:
+        self.process.wait(20)
+        started_here.discard(self.process.pid)
+
+    def freeze(self) -> None:
+        """No process of it does anything until ``thaw``."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        for pid in (self.process.pid, *descendants(self.process.pid)):
+            kill(pid, number)
 
     def _bindir(self) -> Path:
         for directory in _bin_directories():
@@ -99,6 +139,11 @@ class PostgresServer:
             return False
         return True
 
+    @property
+    def socket_path(self) -> Path:
+        """Where it listens."""
+        return self._directory / ".s.PGSQL.5432"
+
     def url(self, database: str) -> str:
         """The address of one database."""
         return f"postgresql://{_USER}@/{database}?host={self._directory}"
@@ -111,7 +156,7 @@ class PostgresServer:
         return self.url(name)
 
     def close(self) -> None:
-        """End it. What it held is thrown away."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
-        started_here.discard(self.process.pid)
+        """End it, whatever was done to it before. What it held is thrown away."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.end(signal.SIGINT)

@@ -345,6 +345,12 @@ class Service:
         """Its one process whose title begins so, as soon as there is one."""
         return eventually(lambda: self.pids(prefix))[0]
 
+    def postmaster(self) -> int:
+        """The first process of its embedded PostgreSQL, as soon as there is one."""
+        assert self.init is not None
+        init = self.init.pid
+        return eventually(lambda: [pid for pid in children(init) if title(pid).endswith("/postgres")])[0]
+
     # What it is asked
 
     @property

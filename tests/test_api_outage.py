@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psycopg
-import pytest
 
 from tests.conftest import StartService
 from tests.postgres import PostgresServer
-from tests.processes import Command, Service, descendants, eventually, started_here
-
-
-class Server(PostgresServer):
-    """A server of the test's own, that can be frozen, ended and started again."""
-
-    def freeze(self) -> None:
-        """No process of it does anything until ``thaw``."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        for pid in (self.process.pid, *descendants(self.process.pid)):
-            os.kill(pid, number)
-
-    def end(self) -> None:
-        """End it at once, as a crash would."""
-        self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(20)
-        started_here.discard(self.process.pid)
-
-    def begin(self) -> None:
-        """Start it again on what it had."""
-        owner = os.stat(self._data).st_uid
-        self.process = subprocess.Popen(
-            self.process.args,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            user=owner,
-            extra_groups=[] if os.getuid() == 0 else None,
-            start_new_session=True,
-        )
-        started_here.add(self.process.pid)
-        eventually(self._answers)
-
-
-@pytest.fixture
-def server(state_dir: Path) -> Iterator[Server]:
-    """Its own server, ended afterwards whatever the test did to it."""
-    state_dir.parent.chmod(0o755)
-    server = Server(state_dir.parent / "pg")
-    yield server
-    if server.process.poll() is None:
-        server.thaw()
-        server.close()
+from tests.processes import Command, Service, eventually
 
 
 def _refused(service: Service, script: str) -> float:
@@ -95,7 +44,7 @@ def _count(service: Service, url: str, command: Command) -> Command:
 
 
 def test_while_postgresql_is_frozen_everything_live_works(
-    own_service: StartService, server: Server, mark: str, tmp_path: Path
+    own_service: StartService, server: PostgresServer, mark: str, tmp_path: Path
 ) -> None:
     """Reads and stops answer within a second; new commands are refused within two or so, and never run."""
     url = server.new_database()
@@ -134,7 +83,7 @@ def test_while_postgresql_is_frozen_everything_live_works(
 
 
 def test_what_ends_while_postgresql_is_away_is_written_when_it_is_back(
-    own_service: StartService, server: Server
+    own_service: StartService, server: PostgresServer
 ) -> None:
     """Within five seconds, each once; and the database is owned again, so that nobody else can take it."""
     url = server.new_database()
@@ -171,7 +120,7 @@ def test_without_postgresql_it_starts_and_says_why_it_is_not_ready(own_service: 
 
     assert answer.json()["why"]["postgres"]
     assert listed.status_code == 503
-    server = Server(directory)
+    server = PostgresServer(directory)
     try:
         assert server.new_database().endswith(f"/tests_1?host={directory}")
         eventually(service.is_ready, within_s=10)
@@ -181,7 +130,9 @@ def test_without_postgresql_it_starts_and_says_why_it_is_not_ready(own_service: 
         server.close()
 
 
-def test_a_second_bashd_does_not_get_the_same_database(own_service: StartService, server: Server, place: Path) -> None:
+def test_a_second_bashd_does_not_get_the_same_database(
+    own_service: StartService, server: PostgresServer, place: Path
+) -> None:
     """One Bashd owns a database; another one on it says why it is not ready, and takes over when the first is gone."""
     url = server.new_database()
     first = own_service(database_url=url).start()

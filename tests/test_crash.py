@@ -185,8 +185,7 @@ def test_the_postmaster_is_replaced(own_service: StartService) -> None:
     """The embedded PostgreSQL comes back; what ended meanwhile is written then, once."""
     service = own_service(embedded=True).start()
     commands = _counting(service, 3)
-    assert service.init is not None
-    postmaster = next(pid for pid in titled("", service.init.pid) if _is_postmaster(pid, service))
+    postmaster = service.postmaster()
 
     kill(postmaster)
     eventually(lambda: not is_alive(postmaster))
@@ -198,8 +197,7 @@ def test_the_postmaster_is_replaced(own_service: StartService) -> None:
 
 def _postgres(service: Service) -> list[int]:
     """The embedded server's processes, the postmaster first."""
-    assert service.init is not None
-    postmaster = eventually(lambda: [pid for pid in service.pids("") if _is_postmaster(pid, service)])[0]
+    postmaster = service.postmaster()
     return [postmaster, *descendants(postmaster)]
 
 
@@ -235,11 +233,6 @@ def test_a_frozen_postgresql_of_a_bashd_that_died_is_cleared_away(
     assert not any(is_alive(pid) for pid in frozen)
     assert service.output(command) == b"kept\n"
     assert service.done("echo new").status == "succeeded"
-
-
-def _is_postmaster(pid: int, service: Service) -> bool:
-    text = Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b"postgres" in text.split(b"\0")[0] and str(service.state_dir).encode() in text
 
 
 @pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "database of its own"])
@@ -352,7 +345,7 @@ def test_a_worker_that_does_not_react_is_noticed(own_service: StartService, mark
     service.stop(command)
 
     ended = service.ended(command)
-    assert ended.status in ("stopped", "lost")
+    assert (ended.status, ended.reason) == ("stopped", "client")
     eventually(lambda: marked(mark) == [], within_s=5)
     eventually(lambda: not is_alive(command.worker_pid))
 

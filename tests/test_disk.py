@@ -604,7 +604,7 @@ def test_when_the_disk_of_postgresql_is_full_nothing_is_lost_or_doubled(disk: Di
             disk.empty()
             if server.process.poll() is not None:
                 started_here.discard(server.process.pid)
-                server.start()
+                server.begin()
             eventually(service.is_ready, within_s=60)
 
             for command in random:
