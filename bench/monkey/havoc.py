@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
 from tests.processes import Service, arguments, descendants, is_alive, reap_orphans, title
 
@@ -30,9 +32,10 @@ class _Blow:
 class Havoc:
     """Kills by a schedule that follows from the seed. Remembers which workers it has hurt."""
 
-    def __init__(self, service: Service, *, seed: int) -> None:
-        """``service`` runs, with an embedded PostgreSQL and ``on_shutdown=leave``."""
+    def __init__(self, service: Service, diary: Path, *, seed: int) -> None:
+        """``service`` runs, with an embedded PostgreSQL and ``on_shutdown=leave``. ``diary``: where all is noted."""
         self._service = service
+        self._diary = diary
         self._chance = random.Random(f"havoc {seed}")
         self._schedule: list[_Blow] = []
         self.counts: Counter[str] = Counter()
@@ -48,7 +51,10 @@ class Havoc:
             blow = heapq.heappop(self._schedule)
             time.sleep(max(0.0, blow.at - time.monotonic()))
             reap_orphans()
+            began = datetime.now(UTC)
             struck = blow.strike()
+            with self._diary.open("a") as diary:
+                print(began.isoformat(), blow.name, "" if struck else "(nobody there)", file=diary)
             if blow.again_s is None:
                 continue
             self.counts[blow.name] += struck
@@ -186,10 +192,10 @@ class Havoc:
         return True
 
     def _kill_everything(self) -> bool:
-        spared = {pid for worker in self._workers() for pid in (worker, *descendants(worker))}
-        for pid in [*self._family()]:
-            if pid not in spared:
-                self._one_of([pid], signal.SIGKILL)
+        for prefix in ("bashd: supervisor", "bashd: forker", "bashd: api"):
+            self._kill(prefix)
+        for pid in self._postgres():
+            self._one_of([pid], signal.SIGKILL)
         self._service.kill_init()
         self._start()
         return True

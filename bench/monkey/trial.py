@@ -45,7 +45,7 @@ def run(place: Path, *, seed: int, seconds: float, clients: int = 12) -> Report:
     crowd = Clients(f"http://127.0.0.1:{port}", TOKEN, private, seed=seed, count=clients)
     try:
         service.start(within_s=120)
-        havoc = Havoc(service, seed=seed)
+        havoc = Havoc(service, place / "diary", seed=seed)
         crowd.start()
         try:
             havoc.rage(seconds)
