@@ -1,6 +1,7 @@
-"""Clients that come all the time while something is killed, and what their commands must have come to afterwards.
+"""What goes on while something is killed: clients that come all the time, and commands that run through it.
 
-Every command keeps a private account of how often it ran, so what the clients were told can be held against it.
+Every command keeps a private account of how often it ran, so what the clients were told, and what is recorded, can
+be held against it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +20,21 @@ from tests.processes import TOKEN, Command, Service, eventually
 
 # $1 is a directory, $2 the command's number.
 SCRIPT = 'echo x >> "$1/$2"; echo "out $2"; echo "err $2" >&2; exit $(($2 % 5))'
+
+# Prints until it is told to finish, then writes down how far it came. $1 is a directory for its private account, $2
+# a pipe that nobody ever writes to, to wait on without forking a sleep, $3 the file that tells it, $4 how wide lines are.
+TICKING = """
+echo "$BASHD_COMMAND_ID $$" >> "$1/$BASHD_COMMAND_ID"
+exec 3<> "$2"
+i=0
+until [ -e "$3" ]; do
+    printf '%d %0*d\\n' "$BASHD_COMMAND_ID" "$4" "$i"; echo "-$i" >&2; ((i += 1))
+    read -t 0.1 -u 3
+done
+echo "$i" >> "$1/$BASHD_COMMAND_ID"
+exit $((BASHD_COMMAND_ID % 7))
+"""
+
 PAUSE_S = 0.05  # of each client between two commands
 
 
@@ -176,3 +194,39 @@ def _by_name(service: Service) -> dict[str, list[Command]]:
                 found.setdefault(one.name, []).append(one)
         last = {"offset": last.get("offset", 0) + len(page)}
     return found
+
+
+def account(directory: Path) -> tuple[Path, Path, Path]:
+    """A directory for private accounts, a pipe that says nothing, and a file that is not there yet."""
+    ran = directory / "ran"
+    ran.mkdir(parents=True)
+    os.mkfifo(directory / "never")
+    return ran, directory / "never", directory / "go"
+
+
+@contextmanager
+def running_through(service: Service, directory: Path, count: int, *, width: int = 1) -> Iterator[list[Command]]:
+    """Commands that print from before the body to after it: in the end not a byte is missing, and each ran once.
+
+    ``width`` is that of a line on stdout; there are ten of them a second.
+    """
+    ran, never, go = account(directory)
+    arguments = [str(ran), str(never), str(go), str(width)]
+    commands = [service.run(TICKING, args=arguments, timeout_s=None) for _ in range(count)]
+    before = [service.started(command) for command in commands]
+    yield before
+    go.touch()
+    for one in before:
+        ended = service.ended(one, within_s=60)
+        which = f"command {one.id}"
+        code = one.id % 7
+        assert (ended.status, ended.reason, ended.exit_code) == ("failed" if code else "succeeded", "exit", code), which
+        assert (ended.pid, ended.worker_pid, ended.started_at) == (one.pid, one.worker_pid, one.started_at), which
+        began, lines = (ran / str(one.id)).read_text().splitlines()  # a second run would have left more
+        assert began == f"{one.id} {one.pid}", which
+        stdout = b"".join(b"%d %0*d\n" % (one.id, width, i) for i in range(int(lines)))
+        stderr = b"".join(b"-%d\n" % i for i in range(int(lines)))
+        eventually(lambda one=one: not (service.state_dir / "journals" / str(one.id)).exists())  # type: ignore[misc]
+        assert service.output(one, stream="stdout") == stdout, which
+        assert service.output(one, stream="stderr") == stderr, which
+        assert (ended.stdout_bytes, ended.stderr_bytes) == (len(stdout), len(stderr)), which

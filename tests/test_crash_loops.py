@@ -5,19 +5,16 @@ The moments follow from a fixed seed, which every failure names; what falls into
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartService
-from tests.crowd import Crowd
+from tests.crowd import Crowd, account, running_through
 from tests.processes import (
     Command,
     Service,
@@ -38,21 +35,8 @@ CHATTER = "setsid sleep MARK & i=0; while :; do echo $i; echo -$i >&2; ((i += 1)
 FLOOD = "setsid sleep MARK & exec seq 0 1000000000"
 FLOOD_LIMIT_BYTES = 2 * 1024 * 1024
 
-# Prints without a pause for the fork of a sleep, until it is told to finish: then it says how far it came and ends.
-# $1 is a directory for its private account, $2 a pipe that nobody ever writes to, $3 the file that tells it.
-TICKING = """
-echo "$BASHD_COMMAND_ID $$" >> "$1/$BASHD_COMMAND_ID"
-exec 3<> "$2"
-i=0
-until [ -e "$3" ]; do
-    echo "$BASHD_COMMAND_ID $i"; echo "-$i" >&2; ((i += 1))
-    read -t 0.1 -u 3
-done
-echo "$i" >> "$1/$BASHD_COMMAND_ID"
-exit $((BASHD_COMMAND_ID % 7))
-"""
-
-# The same, but 3,000 lines in all: some at each tick, and the rest when it is told.
+# 3,000 lines in all: some at each tick, and the rest when it is told to finish. $1 is a directory for its private
+# account, $2 a pipe that nobody ever writes to, to wait on without forking a sleep, $3 the file that tells it.
 THREE_THOUSAND = """
 echo "$BASHD_COMMAND_ID $$" >> "$1/$BASHD_COMMAND_ID"
 exec 3<> "$2"
@@ -228,7 +212,7 @@ def test_thirty_commands_do_not_notice_that_the_supervisor_dies_six_times(
     """And PostgreSQL once: the same ids and pids, every line, every exit code, and each script ran once."""
     chance = random.Random(SEED)
     service = own_service(embedded=True).start()
-    ran, never, go = _account(tmp_path)
+    ran, never, go = account(tmp_path)
     commands = [service.run(THREE_THOUSAND, args=[str(ran), str(never), str(go)]) for _ in range(30)]
     before = [service.started(command) for command in commands]
 
@@ -254,63 +238,20 @@ def test_thirty_commands_do_not_notice_that_the_supervisor_dies_six_times(
     assert len(list(ran.iterdir())) == 30
 
 
-def _account(directory: Path) -> tuple[Path, Path, Path]:
-    """A directory for private accounts, a pipe that says nothing, and a file that is not there yet."""
-    ran = directory / "ran"
-    ran.mkdir()
-    os.mkfifo(directory / "never")
-    return ran, directory / "never", directory / "go"
-
-
 def test_fifty_commands_run_through_ten_restarts(own_service: StartService, tmp_path: Path) -> None:
     """With ``on_shutdown=leave`` they print all the while, and in the end there is every byte, once."""
     service = own_service(embedded=True, on_shutdown="leave").start()
-    ran, never, go = _account(tmp_path)
-    commands = [service.run(TICKING, args=[str(ran), str(never), str(go)], timeout_s=None) for _ in range(50)]
-    before = {command.id: service.started(command) for command in commands}
-
-    for _ in range(10):
-        printed = service.get(commands[0]).stdout_bytes
-        assert service.terminate(within_s=60) == 0
-        service.start()
-        assert {one.id: (one.status, one.pid) for one in service.page(limit=100)} == {
-            one.id: ("running", one.pid) for one in before.values()
-        }
-        eventually(lambda printed=printed: service.get(commands[0]).stdout_bytes > printed)  # type: ignore[misc]
-    go.touch()
-
-    for one in before.values():
-        ended = service.ended(one, within_s=60)
-        code = one.id % 7
-        assert (ended.status, ended.reason, ended.exit_code) == ("failed" if code else "succeeded", "exit", code)
-        assert (ended.pid, ended.worker_pid, ended.started_at) == (one.pid, one.worker_pid, one.started_at)
-        began, lines = (ran / str(one.id)).read_text().splitlines()  # a second run would have left more
-        assert began == f"{one.id} {one.pid}"
-        assert service.output(one, stream="stdout") == b"".join(b"%d %d\n" % (one.id, i) for i in range(int(lines)))
-        assert service.output(one, stream="stderr") == b"".join(b"-%d\n" % i for i in range(int(lines)))
+    with running_through(service, tmp_path / "through", 50) as commands:
+        for _ in range(10):
+            printed = service.get(commands[0]).stdout_bytes
+            assert service.terminate(within_s=60) == 0
+            service.start()
+            now = {one.id: (one.status, one.pid) for one in service.page(limit=100)}
+            assert now == {one.id: ("running", one.pid) for one in commands}
+            eventually(lambda printed=printed: service.get(commands[0]).stdout_bytes > printed)  # type: ignore[misc]
 
 
 # While commands come
-
-
-@contextmanager
-def _running_through(service: Service, directory: Path, count: int) -> Iterator[None]:
-    """Commands that run from before to after the body: in the end not a byte is missing, and each ran once."""
-    directory.mkdir()
-    ran, never, go = _account(directory)
-    commands = [service.run(TICKING, args=[str(ran), str(never), str(go)]) for _ in range(count)]
-    before = [service.started(command) for command in commands]
-    yield
-    go.touch()
-    for one in before:
-        ended = service.ended(one, within_s=60)
-        code = one.id % 7
-        which = f"seed {SEED}, command {one.id}"
-        assert (ended.reason, ended.exit_code, ended.pid) == ("exit", code, one.pid), which
-        began, lines = (ran / str(one.id)).read_text().splitlines()
-        assert began == f"{one.id} {one.pid}", which
-        assert service.output(one, stream="stdout") == b"".join(b"%d %d\n" % (one.id, i) for i in range(int(lines)))
-        assert service.output(one, stream="stderr") == b"".join(b"-%d\n" % i for i in range(int(lines))), which
 
 
 @pytest.mark.parametrize("victims", [["api"], ["api", "supervisor"]], ids=["API", "API and supervisor together"])
@@ -321,7 +262,7 @@ def test_a_crowd_of_clients_meets_the_death_of_who_serves_it(
     chance = random.Random(f"{SEED}/{victims}")
     service = own_service(max_running=8).start()
 
-    with _running_through(service, tmp_path / "through", 3), Crowd(service, tmp_path / "ran", clients=5) as crowd:
+    with running_through(service, tmp_path / "through", 3), Crowd(service, tmp_path / "ran", clients=5) as crowd:
         for _ in range(5):
             crowd.grows()
             time.sleep(chance.uniform(0, 0.3))  # the moment to be tried, not a wait
@@ -341,7 +282,7 @@ def test_all_of_bashd_dies_at_once_while_commands_are_accepted(own_service: Star
     chance = random.Random(SEED)
     service = own_service(embedded=True, max_running=12).start()
 
-    with _running_through(service, tmp_path / "through", 6), Crowd(service, tmp_path / "ran", clients=4) as crowd:
+    with running_through(service, tmp_path / "through", 6), Crowd(service, tmp_path / "ran", clients=4) as crowd:
         for _ in range(4):
             crowd.grows()
             time.sleep(chance.uniform(0, 0.3))  # the moment to be tried, not a wait
