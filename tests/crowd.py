@@ -22,7 +22,7 @@ from tests.processes import TOKEN, Command, Service, eventually
 SCRIPT = 'echo x >> "$1/$2"; echo "out $2"; echo "err $2" >&2; exit $(($2 % 5))'
 
 # Prints until it is told to finish, then writes down how far it came. $1 is a directory for its private account, $2
-# a pipe that nobody ever writes to, to wait on without forking a sleep, $3 the file that tells it, $4 how wide lines are.
+# a pipe that nobody ever writes to, to wait on without forking a sleep, $3 the file that tells it, $4 their width.
 TICKING = """
 echo "$BASHD_COMMAND_ID $$" >> "$1/$BASHD_COMMAND_ID"
 exec 3<> "$2"
