@@ -28,3 +28,9 @@ def started(**settings: object) -> Iterator[Service]:
     adopt_orphans()
     with place() as directory, Service(directory / "state", **settings).start(within_s=120) as service:  # type: ignore[arg-type]
         yield service
+
+
+def address(service: Service) -> tuple[str, int]:
+    """Where it listens."""
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    return host, int(port)

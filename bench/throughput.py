@@ -10,7 +10,7 @@ import psycopg
 
 from bench import load, report
 from bench.family import Family, socket_directory
-from bench.place import started
+from bench.place import address, started
 from bench.yardstick import spawns_per_s
 from tests.processes import TOKEN, Service
 
@@ -48,12 +48,6 @@ def _all_final(database: psycopg.Connection[tuple[object, ...]], ids: list[int])
     unfinished = "select exists (select from commands where ended_at is null and id between %s and %s)"
     row = database.execute(unfinished, [min(ids), max(ids)]).fetchone()
     return row == (False,)
-
-
-def address(service: Service) -> tuple[str, int]:
-    """Where it listens."""
-    host, _, port = service.url.removeprefix("http://").partition(":")
-    return host, int(port)
 
 
 def main() -> int:
