@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.monkey.checker import Checker
 from bench.monkey.clients import Clients, connect
 from bench.monkey.havoc import Havoc
-from tests.processes import TOKEN, Service, descendants, eventually, reap_orphans, title
+from tests.processes import TOKEN, Service, children, descendants, eventually, reap_orphans, title
 
 
 @dataclass
@@ -38,6 +38,7 @@ def run(place: Path, *, seed: int, seconds: float, clients: int = 12) -> Report:
 
     The calling process must be a subreaper, for what a killed Bashd leaves comes to it.
     """
+    others = set(children(os.getpid()))
     private = place / "private"
     private.mkdir()
     port = _free_port()
@@ -65,7 +66,7 @@ def run(place: Path, *, seed: int, seconds: float, clients: int = 12) -> Report:
             checker.check(crowd.submissions)
         if service.terminate(within_s=60) != 0:
             troubles.append("the last shutdown did not end with 0")
-        troubles += _left_behind(service)
+        troubles += _left_behind(service, others)
         return Report(seed, havoc.counts, checker.outcomes, troubles + checker.violations)
     finally:
         service.close()
@@ -75,9 +76,11 @@ def _all_final(service: Service) -> bool:
     return not service.page(status="running") and not service.page(status="queued")
 
 
-def _left_behind(service: Service) -> list[str]:
+def _left_behind(service: Service, others: set[int]) -> list[str]:
+    """What is still there, beside those that were there before us. Orphans have come to us by now."""
     reap_orphans()
-    left = [f"process {pid} is left: {title(pid)}" for pid in descendants(os.getpid()) if "bashd" in title(pid)]
+    ours = set(children(os.getpid())) - others
+    left = [f"process {pid} is left: {title(pid)}" for one in ours for pid in (one, *descendants(one))]
     for name in ("journals", "controls", "left", "work"):
         left += [f"{name}/{one} is left" for one in os.listdir(service.state_dir / name)]
     return left
