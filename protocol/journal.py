@@ -217,7 +217,7 @@ class Reader:
     shares it, or by ``close``.
     """
 
-    READ_BYTES = 256 * 1024
+    READ_BYTES = (8 * 1024, 256 * 1024)  # at once: at first, for most journals are small; multiplied up to the last
 
     def __init__(self, path: str, position: int = START) -> None:
         """Raises ``FileNotFoundError`` without a journal."""
@@ -265,6 +265,8 @@ class Reader:
         """
         buffer = b""
         taken = 0  # bytes of the buffer given out
+        at_once, most = self.READ_BYTES
+        whole = False  # the last read found the end of the file
         first = self.position
         if first == START and os.pread(self._fd, START, 0) != MAGIC:
             return
@@ -276,8 +278,12 @@ class Reader:
                     return
                 need += length
             if len(buffer) - taken < need:
-                want = max(need, self.READ_BYTES)
+                if whole:
+                    return
+                want = max(need, at_once)
+                at_once = min(at_once * 8, most)
                 buffer = os.pread(self._fd, want, self.position)
+                whole = len(buffer) < want
                 taken = 0
                 if len(buffer) < need:
                     return

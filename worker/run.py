@@ -48,12 +48,10 @@ def run(command_id: int, outset: Outset) -> int:
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     outset.title.set(f"bashd: worker {command_id}")
     try:
-        fd = _take(outset.places.journal(command_id))
-        if fd is None:
+        taken = _take(outset.places.journal(command_id))
+        if taken is None:
             return EXIT_NOT_TAKEN
-        with journal.Reader(outset.places.journal(command_id)) as reader:
-            spec = next(reader.frames()).facts()
-            writer = journal.Writer(fd, reader.position)
+        fd, spec, writer = taken
         reports_fd = os.open(outset.places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
@@ -62,8 +60,8 @@ def run(command_id: int, outset: Outset) -> int:
     record = Record(writer, command_id, reports_fd, spec["output_limit_bytes"])
     me = linux.process(os.getpid())
     assert me is not None
-    taken = {"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id, "monotonic_s": time.monotonic()}
-    if not record.take(taken):
+    identity = {"pid": me.pid, "start_time": me.start_time, "boot_id": outset.boot_id, "monotonic_s": time.monotonic()}
+    if not record.take(identity):
         return EXIT_NO_DISK
     try:
         told = _live(spec, record, fd, outset)
@@ -74,8 +72,8 @@ def run(command_id: int, outset: Outset) -> int:
     return 0 if told else EXIT_NO_DISK
 
 
-def _take(path: str) -> "int | None":
-    """The journal, open and locked, if nobody has had this command before; else None.
+def _take(path: str) -> "tuple[int, dict[str, Any], journal.Writer] | None":
+    """The journal, locked, its spec and its writer, if nobody has had this command before; else None.
 
     So whatever was sent or forked twice runs once.
     """
@@ -85,24 +83,25 @@ def _take(path: str) -> "int | None":
         return None  # ended, recorded and deleted: this order came late
     give_up_at = time.monotonic() + LOCK_TRIES_S
     while not journal.lock(fd):
-        if not _is_untouched(path) or time.monotonic() > give_up_at:
+        if _untouched(path) is None or time.monotonic() > give_up_at:
             os.close(fd)
             return None
         time.sleep(0.001)
-    if _is_untouched(path):
-        return fd
+    untouched = _untouched(path)
+    if untouched is not None:
+        return fd, untouched.facts(), journal.Writer(fd, untouched.end)
     os.close(fd)
     return None
 
 
-def _is_untouched(path: str) -> bool:
-    """True when the journal holds its spec and nothing else."""
+def _untouched(path: str) -> "journal.Frame | None":
+    """The spec of a journal that holds nothing else; None for any other."""
     try:
         with journal.Reader(path) as reader:
-            kinds = [frame.kind for frame, _ in zip(reader.frames(), range(2), strict=False)]
+            frames = [frame for frame, _ in zip(reader.frames(), range(2), strict=False)]
     except FileNotFoundError:
-        return False
-    return kinds == [journal.SPEC]
+        return None
+    return frames[0] if [frame.kind for frame in frames] == [journal.SPEC] else None
 
 
 def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, outset: Outset) -> bool:
