@@ -102,7 +102,8 @@ class Command:
             worker_pid=worker.get("pid"),
             paused=story.paused,
             started_at=at(story.started_at_ns),
-            stop_requested_at=at(requested) if requested else self.stop_requested_at,
+            # A request that left no trace in the journal is forgotten at the end: the next API could not know of it.
+            stop_requested_at=at(requested) if requested else None if ended else self.stop_requested_at,
             ended_at=at(story.ended_at_ns),
             duration_s=ended.get("duration_s"),
             stdout_bytes=story.stdout_bytes,

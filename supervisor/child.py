@@ -21,6 +21,15 @@ class PendingStop:
     delivered: bool = False
     by_signal_at: float = float("inf")  # monotonic: when to do without the control pipe if it is gone
 
+    def to_facts(self) -> dict[str, object]:
+        """What the journal says of it."""
+        return {
+            "signal": self.signal,
+            "reason": self.reason,
+            "grace_s": self.grace_s,
+            "requested_at_ns": self.requested_at_ns,
+        }
+
 
 @dataclass
 class Child:

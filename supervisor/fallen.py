@@ -30,6 +30,7 @@ class Fallen:
     host_died: bool  # its worker belonged to another life of this machine: nothing of it can be alive
     status: int | None  # the worker's wait status, if we know it
     taken_over: PendingStop | None = None  # we killed the worker to carry out this stop
+    asked: PendingStop | None = None  # the first stop that was asked for, if the worker had not written it down
     bash_status: int | None = None  # wait status, when bash came to us
     seen: dict[tuple[int, int], bool] = field(default_factory=dict)  # (pid, start time) → in the group
     next_round: float = 0.0
@@ -138,6 +139,8 @@ def conclude(one: Fallen, path: str, at_ns: int, monotonic_s: float) -> bool:
         now, position = story.read(path)
         if now.ended is None:
             writer = journal.Writer(fd, position)
+            if now.stopping is None and one.asked is not None:
+                writer.append_facts(journal.STOPPING, max(at_ns, now.last_time_ns), one.asked.to_facts())
             ending = _ending(one)
             ran_s = _ran_s(one, at_ns, monotonic_s)
             if now.started_at_ns is not None and ran_s is not None:

@@ -251,7 +251,7 @@ class Supervisor:
             child.timeout_due = self._clock() + order.timeout_s + order.grace_s + SILENT_AFTER_S
         self._add(child)
         self._fork(order.id)
-        if self._end_by is not None:
+        if self._end_by is not None and self._config.on_shutdown == "stop":
             self._stop_for_shutdown(child)
 
     def _add(self, child: Child) -> None:
@@ -401,7 +401,9 @@ class Supervisor:
 
     def _stop_unknown(self, command_id: int, stop: PendingStop) -> None:
         """It has ended, or an API that has just begun has not ordered us to run it again yet."""
-        if command_id in self._fallen:
+        fallen = self._fallen.get(command_id)
+        if fallen is not None:
+            fallen.asked = fallen.asked or stop
             self._answer(stop)
             return
         self._early_stops.setdefault(command_id, []).append(stop)
@@ -487,9 +489,11 @@ class Supervisor:
             self._forget(child)
         assert facts.worker is not None
         host_died = facts.worker.get("boot_id", self._boot_id) != self._boot_id
-        for stop in self._early_stops.pop(command_id, ()):
+        early = self._early_stops.pop(command_id, [])
+        for stop in early:
             self._answer(stop)
-        self._fallen[command_id] = Fallen(command_id, facts, adopted, host_died, status, taken_over)
+        asked = taken_over or next(iter([*(child.stops if child is not None else ()), *early]), None)
+        self._fallen[command_id] = Fallen(command_id, facts, adopted, host_died, status, taken_over, asked)
         if taken_over is None:
             self._log.error("a worker died before its command's end", command=command_id, wait_status=status)
 
@@ -564,7 +568,7 @@ class Supervisor:
     def _hurry(self) -> None:
         """A second signal: no more grace."""
         self._shutdown_signals = 1
-        for child in self._children.values():
+        for child in self._children.values() if self._config.on_shutdown == "stop" else ():
             self._stop(child.id, PendingStop(signal.SIGKILL, 0.0, "shutdown", None))
         self._deliver_stops()
 

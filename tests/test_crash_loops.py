@@ -170,6 +170,23 @@ def test_a_stop_and_a_timeout_reach_the_command_of_a_worker_that_does_not_react(
     assert [worker for worker in workers if is_alive(worker)] == []
 
 
+def test_a_stop_that_a_dead_worker_never_wrote_down_is_recorded(own_service: StartService, mark: str) -> None:
+    """It was asked for, and it was answered: the command of a worker that died over it says so, and never changes."""
+    service = own_service().start()
+    command = service.started(service.run(f"sleep {mark}", grace_s=60))
+    kill(command.worker_pid, signal.SIGSTOP)
+    asked = service.stop(command)
+    kill(command.worker_pid)
+
+    ended = service.ended(command)
+    kill(service.pid("bashd: api"))
+    eventually(service.is_ready)
+
+    assert (ended.status, ended.reason) == ("lost", "worker_died")
+    assert ended.stop_requested_at == asked.stop_requested_at
+    assert service.get(command).row == ended.row
+
+
 def test_a_worker_that_was_stopped_for_a_moment_goes_on(own_service: StartService, mark: str, tmp_path: Path) -> None:
     """Continued in time it misses nothing: no byte, no stop, no timeout, and the supervisor leaves it alone."""
     service = own_service().start()

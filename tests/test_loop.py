@@ -194,14 +194,19 @@ class PlayedKin:
 class World(RuleBasedStateMachine):
     """Histories. Times are seconds of a clock that only ``tick`` moves."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(on_shutdown=st.sampled_from(["stop", "leave"]))
+    def begin(self, on_shutdown: str = "stop") -> None:
         self.state_dir = tempfile.mkdtemp(prefix="bashd-loop-")
         self.places = Places(self.state_dir)
         for directory in (self.places.journals, self.places.controls, self.places.left, self.places.work):
             os.mkdir(directory)
         values: dict[str, Any] = dict.fromkeys(Config.__annotations__)
-        values |= {"state_dir": self.state_dir, "log_format": "text", "shutdown_timeout_s": 9.0, "on_shutdown": "stop"}
+        values |= {
+            "state_dir": self.state_dir,
+            "log_format": "text",
+            "shutdown_timeout_s": 9.0,
+            "on_shutdown": on_shutdown,
+        }
         self.config = Config(**values)
         self.now = 1000.0
         self.next_pid = 100
@@ -278,7 +283,8 @@ class World(RuleBasedStateMachine):
     def may_be_ended(self, worker: Worker) -> bool:
         run = self.ordered[worker.id]
         overdue = run.timeout_s is not None
-        return worker.id in self.ever_asked or overdue or self.told_to_go
+        told_to_go = self.told_to_go and self.config.on_shutdown == "stop"
+        return worker.id in self.ever_asked or overdue or told_to_go
 
     def die(self, worker: Worker, status: int, *, orphans: int = 2) -> None:
         """The worker is gone; who watches it is told, as the kernel would."""
@@ -363,6 +369,8 @@ class World(RuleBasedStateMachine):
         """Do what the control pipe says: write down that a stop is under way."""
         worker.listen()
         worker.hear()
+        if self.config.on_shutdown == "leave":
+            assert all(stop["reason"] != "shutdown" for stop in worker.told), "it was to be left"
         if worker.told and worker.stopping is None:
             worker.stopping = worker.told[0]
             worker.say(journal.STOPPING, self.now_ns, worker.stopping)
