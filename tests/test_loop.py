@@ -132,6 +132,7 @@ class PlayedApi:
 
     def __init__(self) -> None:
         self.pid: int | None = 1 << 30  # nobody's
+        self.closes_at = float("inf")
         self.restart = Restart()
         self.orders = self.reports = PlayedQueue()
 
@@ -252,6 +253,8 @@ class World(RuleBasedStateMachine):
 
     def act(self) -> None:
         """One turn of the loop, and more as long as something is due at once."""
+        if self.now >= self.api.closes_at:
+            self.api.pid = None
         for _ in range(5):
             self.supervisor.act()
             due = self.supervisor.due()
@@ -270,7 +273,7 @@ class World(RuleBasedStateMachine):
                     assert self.told_to_go
                 case Closing():
                     assert self.told_to_go
-                    self.api.pid = None
+                    self.api.closes_at = self.now + 0.5
         self.api.reports.reports.clear()
 
     @property
@@ -300,10 +303,10 @@ class World(RuleBasedStateMachine):
 
     # Rules
 
-    @precondition(lambda self: len(self.ordered) < 6 and not self.told_to_go)
+    @precondition(lambda self: len(self.ordered) < 6 and self.api.pid is not None)
     @rule(timeout_s=st.sampled_from([None, 5.0, 60.0]), grace_s=st.sampled_from([0.0, 5.0]))
     def order_a_command(self, timeout_s: float | None, grace_s: float) -> None:
-        """The API writes a journal and orders a worker."""
+        """The API writes a journal and orders a worker; it may not have heard yet that we are to go."""
         command_id = len(self.ordered) + 1
         spec = {"id": command_id, "timeout_s": timeout_s, "grace_s": grace_s}
         journal.create(self.places.journal(command_id), self.now_ns, spec)
