@@ -12,8 +12,14 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> tuple[float, float]:
-    """Seconds of processor time of the process itself, and of its children that were waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    """Seconds of processor time of the process itself, and of its children that were waited for.
+
+    Nothing for one that is gone: then it is among the children of its parent.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0, 0.0
     own, waited = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
     return own / _TICKS_PER_S, waited / _TICKS_PER_S
 
