@@ -11,8 +11,10 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +25,7 @@ import pytest
 from protocol import journal
 from tests.conftest import StartService
 from tests.postgres import PostgresServer
-from tests.processes import FINAL, Command, Service, eventually, is_alive, kill, marked, started_here
+from tests.processes import FINAL, Command, Service, eventually, is_alive, kill, marked, process, started_here
 
 MEGABYTE = 1024 * 1024
 
@@ -74,6 +76,25 @@ class Disk:
                     if error.errno != errno.ENOSPC:
                         raise
 
+    @contextmanager
+    def kept_full(self) -> Iterator[None]:
+        """Others take whatever becomes free, at once; until the end of the block, from where on there is room."""
+        over = threading.Event()
+
+        def take() -> None:
+            while not over.wait(0.001):
+                self.fill()
+
+        self.fill()
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.empty()
+
     def empty(self) -> None:
         """Take the big file away."""
         (self.path / "filler").unlink()
@@ -106,18 +127,23 @@ def disk(state_dir: Path, request: pytest.FixtureRequest) -> Disk:
 
 
 @pytest.fixture
-def broken_disk(state_dir: Path, request: pytest.FixtureRequest) -> Path:
-    """An ext4 that becomes read-only at its first error; gives the file that makes it have one."""
+def ext4(state_dir: Path, request: pytest.FixtureRequest) -> Disk:
+    """One with an ext4 on it, which becomes read-only at its first error."""
     image = state_dir.with_name("image")
     with image.open("wb") as file:
-        file.truncate(64 * MEGABYTE)
+        file.truncate(32 * MEGABYTE)
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("there is no mkfs.ext4")
     subprocess.run(["mkfs.ext4", "-q", image], check=True)
     disk: Disk = request.node.own_disk
     disk.mount("-o", "loop,errors=remount-ro", image)
+    return disk
+
+
+def _error_trigger(disk: Disk) -> Path:
+    """The file that makes an ext4 have an error."""
     source = subprocess.run(
-        ["findmnt", "-n", "-o", "SOURCE", state_dir], check=True, capture_output=True, text=True
+        ["findmnt", "-n", "-o", "SOURCE", disk.path], check=True, capture_output=True, text=True
     ).stdout.strip()
     trigger = Path("/sys/fs/ext4") / Path(source).name / "trigger_fs_error"
     if not trigger.exists():
@@ -128,6 +154,12 @@ def broken_disk(state_dir: Path, request: pytest.FixtureRequest) -> Path:
 def _recorded(service: Service, command: Command) -> None:
     """Wait until the row alone tells of this command."""
     eventually(lambda: not (service.state_dir / "journals" / str(command.id)).exists())
+
+
+def _reserve(service: Service, command: Command) -> int:
+    """How many bytes the journal has on the disk behind what stands in it."""
+    found = os.stat(service.state_dir / "journals" / str(command.id))
+    return found.st_blocks * 512 - found.st_size
 
 
 def _refused(service: Service, *words: str) -> httpx.Response:
@@ -148,18 +180,18 @@ def _why(service: Service) -> dict[str, str]:
 # Full: the journals
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_the_reserve_holds_all_that_is_still_to_be_said(disk: Disk, stream: str) -> None:
+@pytest.mark.parametrize("file_system", ["disk", "ext4"])
+def test_the_reserve_holds_all_that_is_still_to_be_said(request: pytest.FixtureRequest, file_system: str) -> None:
     """On a full disk output ends where the reserve begins, facts where the last words do, and the end has room."""
+    disk: Disk = request.getfixturevalue(file_system)
     path = disk.path / "42"
-    kind = journal.STDOUT if stream == "stdout" else journal.STDERR
     journal.create(str(path), 1, {"id": 42})
     fd = os.open(path, os.O_RDWR)
     try:
         with journal.Reader(str(path)) as reader:
             list(reader.frames())
             writer = journal.Writer(fd, reader.position)
-        writer.append(kind, 2, b"o" * 300_000, keep=journal.RESERVE_BYTES)
+        writer.append(journal.STDOUT, 2, b"o" * 300_000, keep=journal.RESERVE_BYTES)
         disk.fill()
 
         def append_for_ever(kind: int, payload: bytes, keep: int) -> None:
@@ -167,7 +199,7 @@ def test_the_reserve_holds_all_that_is_still_to_be_said(disk: Disk, stream: str)
                 writer.append(kind, 2, payload, keep=keep)
 
         with pytest.raises(OSError, match="No space"):
-            append_for_ever(kind, b"o" * 999, journal.RESERVE_BYTES)
+            append_for_ever(journal.STDOUT, b"o" * 999, journal.RESERVE_BYTES)
         output_end = writer.position
         with pytest.raises(OSError, match="No space"):
             append_for_ever(journal.PAUSED, b'{"paused": true}', journal.LAST_WORDS_BYTES)
@@ -226,12 +258,11 @@ def test_a_full_disk_costs_output_and_nothing_else(
     for command, word in ((burst, b"before"), (polite, b"ready"), (quiet, b"ready")):
         service.says(command, word)
 
-    disk.fill()
-    go.touch()
-    stopped = service.stop(polite)
-    ended = {one.id: service.ended(one) for one in (burst, polite, quiet)}
+    with disk.kept_full():
+        go.touch()
+        stopped = service.stop(polite)
+        ended = {one.id: service.ended(one) for one in (burst, polite, quiet)}
 
-    # Whatever room the deleted journals have left: nothing here had to wait for it.
     assert stopped.stop_requested_at is not None
     assert (ended[burst.id].status, ended[burst.id].exit_code) == ("failed", 3)
     assert (ended[polite.id].status, ended[polite.id].exit_code) == ("stopped", 6)
@@ -254,22 +285,24 @@ def test_a_script_that_prints_for_ever_on_a_full_disk_can_be_stopped(
     """It neither waits for room nor uses up what its end needs; nor do a hundred stops, and pauses."""
     service = own_service(min_free_bytes=0).start()
     endless = service.run(f"trap '' TERM; echo ready; yes {mark} & yes {mark} >&2 & wait; wait", grace_s=2)
-    paused = service.run(
-        f"trap '' TERM; echo ready; for i in {{1..300}}; do sleep 0.01; kill -STOP $$; done; sleep {mark}"
-    )
+    paused = service.run(f"trap '' TERM; echo ready; for i in {{1..300}}; do kill -STOP $$; done; sleep {mark}")
     service.says(endless, b"ready")
     service.says(paused, b"ready")
 
-    disk.fill()
-    before = service.get(paused)
-    for _ in range(300):
-        kill(before.pid, signal.SIGCONT)
-    for _ in range(100):
-        service.stop(paused, grace_s=30)
-        service.stop(endless, grace_s=2)
-    service.stop(paused, signal="KILL", grace_s=0)
+    with disk.kept_full():
+        pid = service.get(paused).pid
+        for _ in range(200):
+            eventually(lambda: (found := process(pid)) is not None and found.state == "T")
+            kill(pid, signal.SIGCONT)
+        for _ in range(100):
+            service.stop(paused, grace_s=30)
+            service.stop(endless, grace_s=30)
+        reserves = [_reserve(service, one) for one in (endless, paused)]
+        for command in (paused, endless):
+            service.stop(command, signal="KILL", grace_s=0)
+        ended, killed = service.ended(endless), service.ended(paused)
 
-    ended, killed = service.ended(endless), service.ended(paused)
+    assert min(reserves) >= journal.LAST_WORDS_BYTES
     assert (ended.status, ended.signal, ended.truncated["reason"]) == ("stopped", 9, "disk_full")
     assert (killed.status, killed.signal) == ("stopped", 9)
     [[first, to]] = ended.truncated["stdout"]
@@ -285,10 +318,10 @@ def test_a_worker_that_dies_on_a_full_disk_has_its_end_recorded(
     command = service.run(f"echo kept; sleep {mark} & trap '' TERM; yes & wait")
     service.says(command, b"kept")
 
-    disk.fill()
-    kill(service.get(command).worker_pid)
+    with disk.kept_full():
+        kill(service.get(command).worker_pid)
+        ended = service.ended(command)
 
-    ended = service.ended(command)
     assert (ended.status, ended.reason) == ("lost", "worker_died")
     assert ended.evidence["worker_signal"] == 9
     assert service.output(ended).startswith(b"kept\n")
@@ -383,12 +416,12 @@ def test_a_disk_without_a_free_inode_is_full(disk: Disk, own_service: StartServi
     assert service.done("true").status == "succeeded"
 
 
-def test_bashd_starts_again_on_a_full_disk(disk: Disk, own_service: StartService, mark: str) -> None:
+def test_bashd_starts_again_on_a_full_disk(ext4: Disk, own_service: StartService, mark: str) -> None:
     """Killed and started while nothing can be written: it adopts what runs, stops it, and says why it takes no more."""
     service = own_service(min_free_bytes=MEGABYTE).start()
     command = service.started(service.run(f"sleep {mark}"))
 
-    disk.fill()
+    ext4.fill()
     service.kill_init()
     service.start(ready=False)
     eventually(lambda: set(_why(service)) == {"disk"})
@@ -438,10 +471,11 @@ def test_on_a_disk_that_became_read_only_what_runs_goes_on(
 
 
 def test_a_disk_that_fails_does_not_hang_a_script_or_a_stop(
-    broken_disk: Path, own_service: StartService, state_dir: Path, tmp_path: Path, mark: str
+    ext4: Disk, own_service: StartService, tmp_path: Path, mark: str
 ) -> None:
     """Not one byte can be written any more: scripts go on, stop at once, and Bashd ends in time with nobody left."""
     go = tmp_path / "go"
+    trigger = _error_trigger(ext4)
     service = own_service(min_free_bytes=0).start()
     burst = service.run(BURST.replace("exit 3", 'touch "$1.done"'), args=[str(go)])
     stopped = service.run(f"echo before; sleep {mark}")
@@ -449,10 +483,11 @@ def test_a_disk_that_fails_does_not_hang_a_script_or_a_stop(
     for command in (burst, stopped, running):
         service.says(command, b"before")
     pids = [service.get(one).pid for one in (stopped, running)]
+    workers = [service.get(one).worker_pid for one in (burst, stopped, running)]
 
-    broken_disk.write_text("a test wants it to fail")
+    trigger.write_text("a test wants it to fail")
     with pytest.raises(OSError, match="Read-only"):
-        (state_dir / "new").touch()
+        (ext4.path / "new").touch()
     go.touch()
     eventually((tmp_path / "go.done").exists)
     service.stop(stopped)
@@ -468,6 +503,7 @@ def test_a_disk_that_fails_does_not_hang_a_script_or_a_stop(
 
     assert service.terminate() == 0
     assert not marked(mark)
+    assert not any(is_alive(pid) for pid in workers)
     assert "Traceback" not in service.log
 
 
@@ -559,12 +595,15 @@ def test_without_its_state_directory_a_dead_workers_command_is_lost(
 
 
 def test_without_its_state_directory_a_new_api_declares_nothing_lost(
-    disk: Disk, own_service: StartService, mark: str
+    disk: Disk, own_service: StartService, mark: str, postgres: PostgresServer
 ) -> None:
     """It finds rows that run and no journals; as long as their workers may live it leaves them as they are."""
-    service = own_service(min_free_bytes=0).start()
+    url = postgres.new_database()
+    service = own_service(database_url=url, min_free_bytes=0).start()
     command = service.started(service.run(f"sleep {mark}"))
     api = service.pid("bashd: api")
+    with psycopg.connect(url, autocommit=True) as connection:
+        eventually(lambda: connection.execute("select from commands where status = 'running'").fetchone() is not None)
 
     _remove_all(disk.path)
     kill(api)
