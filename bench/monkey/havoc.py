@@ -79,7 +79,7 @@ class Havoc:
             "kill forker": (lambda: self._kill("bashd: forker"), (0.5, 8)),
             "kill worker": (self._kill_worker, (0.2, 6)),
             "kill postmaster": (lambda: self._kill_postgres(whole=True), (1, 8)),
-            "kill backend": (lambda: self._kill_postgres(whole=False), (1, 10)),
+            "kill backend": (lambda: self._kill_postgres(whole=False), (0.5, 8)),
             "kill init": (self._kill_init, (2, 7)),
             "kill api and supervisor": (self._kill_both, (2, 20)),
             "kill everything but workers": (self._kill_everything, (4, 30)),
