@@ -568,3 +568,24 @@ def test_a_worker_is_given_time_beyond_its_own_deadlines(tmp_path: Path) -> None
         assert (ended["status"], ended["reason"]) == ("failed", "timeout")
     finally:
         world.teardown()
+
+
+def test_an_adopted_worker_has_all_the_time_it_had(tmp_path: Path) -> None:
+    """What the wall clock says plays no part: here it is decades away from the clock of the workers."""
+    del tmp_path
+    world = World()
+    try:
+        world.begin()
+        world.order_a_command(timeout_s=60.0, grace_s=5.0)
+        world.be_born(world.forker.requests.popleft(), listens=True)
+        world.workers[1].say(journal.STARTED, world.now_ns, {"pid": 1 << 23, "start_time": 1})
+        world.tick(20.0)
+
+        world.supervisor_dies(takes_requests_along=True)
+        world.tick(40.0 + 5.0 + SILENT_AFTER_S - 0.1)
+        assert 1 in world.workers
+        world.tick(0.2)
+
+        assert 1 not in world.workers
+    finally:
+        world.teardown()
