@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from api.doubtful import Doubtful
 from api.link import Link
 from api.live import Live, Lives
 from api.problems import QueueFull, Unavailable
+from api.spares import Spares
 from api.store import DatabaseAway, NeverSent, Store
 from protocol import journal
 from protocol.config import Config
@@ -43,7 +45,10 @@ class _Arrival:
 class Handover:
     """Accepts commands and hands them over. ``open`` must have learnt from the database what waits already."""
 
-    def __init__(self, config: Config, *, store: Store, lives: Lives, link: Link, places: Places, boot_id: str) -> None:
+    def __init__(
+        self, config: Config, *, store: Store, lives: Lives, link: Link, places: Places, boot_id: str, spares: Spares
+    ) -> None:
+        self._spares = spares
         self._config = config
         self._store = store
         self._lives = lives
@@ -256,7 +261,7 @@ class Handover:
         """What ``hand_over`` promises; None when the disk does not take the journal."""
         self._fault.die_at("before_journal")
         try:
-            journal.create(self._places.journal(command.id), _ns(command), command.spec())
+            made = self._create_journal(command)
             live = self._lives.get(command.id) or self._lives.add(command)
         except OSError as error:
             no_journal = f"The disk does not take the journals of new commands: {error.strerror}."
@@ -267,11 +272,27 @@ class Handover:
         self._no_journal = None
         if live.recorded is None:
             live.recorded, live.row = live.followed, command
-        live.follow()
+        if not made:
+            live.follow()  # somebody may have written on in it
         self._fault.die_at("before_order")
         self.order(command)
+        if self._fault.moment == "after_order":
+            self._link.flush()
         self._fault.die_at("after_order")
         return live
+
+    def _create_journal(self, command: Command) -> bool:
+        """Make it, of a spare one if there is any. False: there is one."""
+        spare = self._spares.take()
+        made = False
+        try:
+            made = journal.create(self._places.journal(command.id), _ns(command), command.spec(), spare=spare)
+        finally:
+            if spare is not None and (made or not os.path.exists(spare)):
+                self._spares.taken(spare)
+            elif spare is not None:
+                self._spares.put_back(spare)
+        return made
 
     def order(self, command: Command) -> None:
         """Order a worker for a command that has its journal."""

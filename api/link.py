@@ -23,6 +23,7 @@ class Link:
         self._tickets = itertools.count(1)
         self._answers: dict[int, asyncio.Future[None]] = {}
         self._waits_to_write = False
+        self._will_flush = False
         self.on_changed: Callable[[tuple[int, ...]], None] = lambda _ids: None
         self.on_draining: Callable[[], None] = lambda: None
         self.on_closing: Callable[[float], None] = lambda _within_s: None
@@ -63,14 +64,24 @@ class Link:
             del self._answers[ticket]
 
     def _put(self, order: Order) -> None:
-        if not self._orders.put(order) and not self._waits_to_write:
-            self._waits_to_write = True
-            self._loop.add_writer(self._orders.writer_fd, self._flush)
+        # All orders of one turn of the loop go together.
+        self._orders.hold(order)
+        if not self._will_flush:
+            self._will_flush = True
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
-        if self._orders.flush():
-            self._waits_to_write = False
+    def flush(self) -> None:
+        """Send the orders that were given so far, as far as the supervisor takes them now."""
+        self._will_flush = False
+        try:
+            done = self._orders.flush()
+        except BrokenPipeError:
+            return  # the supervisor is gone: the reports come to their end, and so do we
+        if done and self._waits_to_write:
             self._loop.remove_writer(self._orders.writer_fd)
+        elif not done and not self._waits_to_write:
+            self._loop.add_writer(self._orders.writer_fd, self.flush)
+        self._waits_to_write = not done
 
     def _take(self) -> None:
         try:

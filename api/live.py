@@ -51,6 +51,7 @@ class Live:
         self.recorded: Mark | None = None
         self.row: Command | None = None  # what of it was last recorded
         self._removed = False
+        self._readers = 0  # who goes on reading it, whatever becomes of its name
         self._changed: asyncio.Future[None] | None = None
 
     @property
@@ -66,9 +67,24 @@ class Live:
         """Nothing more will come from here: it has ended, or is not followed any more."""
         return self.ended or self._removed
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep the journal readable for as long as this lasts, even when its command is recorded and forgotten."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+    def is_ours_alone(self, at_most_bytes: int) -> bool:
+        """True when the journal is no longer and nobody else has it open; then its lock is ours until ``remove``."""
+        return not self._readers and self._reader.position <= at_most_bytes and self._reader.lock()
+
     def remove(self) -> None:
         """Note that nobody follows it any more; who waits for a change looks again."""
         self._removed = True
+        if not self._readers:
+            self._reader.close()
         self.wake()
 
     def follow(self) -> bool:

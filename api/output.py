@@ -45,18 +45,19 @@ class Output:
 
     async def _live(self, live: Live, stream: int | None, offset: int, follow: bool) -> AsyncIterator[Chunk]:
         mark = live.mark_at(stream, offset)
-        while True:
-            # Looked at before the reading: while a slow client takes a piece, more may come, and the end.
-            over, followed = live.over, live.followed.file
-            for chunk, after in live.pieces(mark):
-                mark = after
-                wanted = chunk is not None and (stream is None or chunk.stream == stream)
-                if chunk is not None and wanted and _start(chunk, stream) + len(chunk.bytes) > offset:
-                    yield chunk
-            if not follow or over:
-                return
-            if live.followed.file == followed and not live.over:
-                await live.change()
+        with live.reading():
+            while True:
+                # Looked at before the reading: while a slow client takes a piece, more may come, and the end.
+                over, followed = live.over, live.followed.file
+                for chunk, after in live.pieces(mark):
+                    mark = after
+                    wanted = chunk is not None and (stream is None or chunk.stream == stream)
+                    if chunk is not None and wanted and _start(chunk, stream) + len(chunk.bytes) > offset:
+                        yield chunk
+                if not follow or over:
+                    return
+                if live.followed.file == followed and not live.over:
+                    await live.change()
 
     async def _stored(self, command_id: int, stream: int | None, offset: int) -> AsyncIterator[Chunk]:
         position = await self._store.first_position(command_id, stream=stream, offset=offset)

@@ -10,16 +10,19 @@ import asyncio
 import logging
 import os
 from dataclasses import replace
+from itertools import takewhile
 
 from api.command import Command
 from api.handover import first_line
 from api.live import Live, Lives, Mark
+from api.spares import Spares
 from api.store import Chunk, DatabaseAway, Progress, Store
 from protocol import journal
 from protocol.fault import Fault
 from protocol.places import Places
 
 EVERY_S = 1.0
+GATHER_S = 0.005  # after the first end: one commit for those that follow it at once
 TRY_AGAIN_S = (0.2, 2.0)  # while PostgreSQL is away: the first pause, doubled up to the last
 BATCH_BYTES = 8 * 1024 * 1024
 BATCH_COMMANDS = 500
@@ -31,12 +34,15 @@ log = logging.getLogger("bashd.api")
 class Recorder:
     """Writes what lives have to say. One batch at a time."""
 
-    def __init__(self, store: Store, lives: Lives, places: Places, fault: Fault) -> None:
+    def __init__(self, store: Store, lives: Lives, places: Places, fault: Fault, spares: Spares) -> None:
         self._store = store
+        self._spares = spares
         self._lives = lives
         self._places = places
         self._fault = fault
-        self._dirty: dict[int, None] = {}
+        self._dirty: dict[
+            int, float
+        ] = {}  # id → when it is to be recorded at the latest, by the loop's clock; ascending
         self._ends: set[int] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -48,7 +54,8 @@ class Recorder:
         """A live command has something new to be recorded."""
         if live.recorded is None:
             return  # its row has not been compared yet; recovery notes it again
-        self._dirty[live.id] = None
+        if live.id not in self._dirty:
+            self._dirty[live.id] = asyncio.get_running_loop().time() + EVERY_S
         self._idle.clear()
         if live.ended:
             self._ends.add(live.id)
@@ -84,17 +91,24 @@ class Recorder:
             self._idle.set()
             self._wake.clear()
             await self._wake.wait()
-        deadline = asyncio.get_running_loop().time() + EVERY_S
         while not self._ends and not self._hurry:
             self._wake.clear()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(next(iter(self._dirty.values()))):
                     await self._wake.wait()
             except TimeoutError:
                 return
+        if not self._hurry:
+            await asyncio.sleep(GATHER_S)
+
+    def _due(self) -> list[int]:
+        """What is to be recorded now: ends, and what has waited for a second. Most commands are recorded once."""
+        now = asyncio.get_running_loop().time()
+        others = takewhile(lambda one: self._hurry or one[1] <= now, self._dirty.items())
+        return [*self._ends, *(one for one, _ in others if one not in self._ends)][:BATCH_COMMANDS]
 
     async def _record_batch(self) -> None:
-        ids = [*self._ends, *(one for one in self._dirty if one not in self._ends)][:BATCH_COMMANDS]
+        ids = self._due()
         batch: list[tuple[Live, Progress, Mark]] = []
         room = BATCH_BYTES
         for command_id in ids:
@@ -124,8 +138,10 @@ class Recorder:
         if command.final:
             self.forget(live)
             log_end(command)
-        if command.final or (mark.file == live.followed.file and not live.ended):
+        if command.final or not live.ended:
             self._done(live.id)
+        if not command.final and mark.file != live.followed.file:
+            self.note(live)  # more has come meanwhile
 
     def _done(self, command_id: int) -> None:
         self._dirty.pop(command_id, None)
@@ -133,7 +149,8 @@ class Recorder:
 
     def forget(self, live: Live) -> None:
         """The final row is committed: the journal has done its work."""
-        for path in (self._places.journal(live.id), self._places.control(live.id)):
+        journals = () if self._spares.keep(live) else (self._places.journal(live.id),)
+        for path in (*journals, self._places.control(live.id)):
             try:
                 os.unlink(path)
             except FileNotFoundError:

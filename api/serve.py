@@ -25,6 +25,7 @@ from api.live import Lives
 from api.output import Output
 from api.recorder import Recorder
 from api.recovery import Recovery
+from api.spares import Spares
 from api.store import DatabaseAway, Store
 from protocol.config import Config, boot_id
 from protocol.fault import Fault
@@ -32,7 +33,8 @@ from protocol.messages import Order, Report
 from protocol.places import Places
 from protocol.queue import Queue
 
-TICK_S = 1.0
+LOOK_AFTER_S = (1.0, 15.0)  # when nobody has reported anything for so long; doubled up to the last
+GC_THRESHOLDS = (10_000, 20, 50)  # requests leave little that only the collector frees
 TRY_AGAIN_S = 0.2
 BACKLOG = 1024
 
@@ -49,9 +51,10 @@ class Api:
         self._store = Store(config.database_url, config.node_id)
         self._lives = Lives(places)
         self._link = Link(orders, reports)
-        self._recorder = Recorder(self._store, self._lives, places, Fault(config.fault, places))
+        spares = Spares(places)
+        self._recorder = Recorder(self._store, self._lives, places, Fault(config.fault, places), spares)
         self._handover = Handover(
-            config, store=self._store, lives=self._lives, link=self._link, places=places, boot_id=boot
+            config, store=self._store, lives=self._lives, link=self._link, places=places, boot_id=boot, spares=spares
         )
         self._recovery = Recovery(
             store=self._store,
@@ -74,18 +77,20 @@ class Api:
     async def start(self, app: Application) -> None:
         """Before the first request: follow what is live, begin to take reports, look for the database."""
         self._app = app
-        self._link.on_changed = self._follow
+        self._stirred = asyncio.Event()
+        self._link.on_changed = self._take_changes
         self._link.on_draining = self._drain
         self._link.on_closing = self._begin_closing
         self._recovery.follow_journals()
         self._link.open()
         await self._store.open()
-        for coroutine in (self._own_database(), self._recorder.run(), self._handover.run(), self._tick()):
+        for coroutine in (self._own_database(), self._recorder.run(), self._handover.run(), self._look_around()):
             task = asyncio.get_running_loop().create_task(coroutine)
             task.add_done_callback(_die_of_failure)
             self._tasks.append(task)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
 
     async def stop(self, _app: Application) -> None:
         """After the last request: write what is unwritten, as far as the time reaches. The rest is in the journals."""
@@ -140,21 +145,35 @@ class Api:
     def _follow(self, ids: tuple[int, ...]) -> None:
         for command_id in ids:
             live = self._lives.get(command_id)
-            if live is not None:
-                ended = live.ended
-                if live.follow():
-                    asyncio.get_running_loop().call_soon(self._follow, (command_id,))
-                self._recorder.note(live)
-                if live.ended and not ended:
-                    self._handover.ended()
+            if live is None or live.ended:
+                continue  # its end is told more than once, in case one of the reports was dropped
+            if live.follow():
+                asyncio.get_running_loop().call_soon(self._follow, (command_id,))
+            self._recorder.note(live)
+            if live.ended:
+                self._handover.ended()
 
-    async def _tick(self) -> None:
-        """Reports may be dropped, journals are not: while something runs, look once a second."""
+    def _take_changes(self, ids: tuple[int, ...]) -> None:
+        self._stirred.set()
+        self._follow(ids)
+
+    async def _look_around(self) -> None:
+        """Reports may be dropped, journals are not: look by ourselves, each second while something happens."""
+        pause_s = LOOK_AFTER_S[0]
         while True:
-            await asyncio.sleep(TICK_S)
             await self._lives.arrival()
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._stirred.wait()
+                await asyncio.sleep(LOOK_AFTER_S[0])
+                pause_s = LOOK_AFTER_S[0]
+            except TimeoutError:
+                pause_s = min(pause_s * 2, LOOK_AFTER_S[1])
+            self._stirred.clear()
             self._follow(tuple(live.id for live in self._lives))
             self._give_up_abandoned()
+            if self._abandoned:
+                self._stirred.set()  # once more, soon
 
     def _give_up_abandoned(self) -> None:
         """Nothing stays ``running`` for ever, not even when somebody deletes the journals."""

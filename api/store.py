@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import select
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection
@@ -28,6 +31,7 @@ NeverSent = PoolTimeout  # the one of them that says: no connection was to be ha
 
 OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database
 POOL_TIMEOUT_S = 2.0
+TRUSTED_S = 1.0  # how long a connection that has just worked is believed to work
 _COLUMNS = [one.name for one in fields(Command) if one.name != "paused"]
 _SELECT = f"select {', '.join(_COLUMNS)} from commands"  # noqa: S608  (our own column names)
 STREAMS = {"stdout": 1, "stderr": 2}
@@ -60,12 +64,13 @@ class Store:
         self._node_id = node_id
         self._owner: AsyncConnection[Any] | None = None
         self._conninfo = conninfo
+        self._used_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()  # last, monotonic
         self._pool = AsyncConnectionPool(
             conninfo,
             min_size=1,
             max_size=8,
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            check=self._check,
             reconnect_timeout=2,
             timeout=POOL_TIMEOUT_S,
             max_idle=3600,
@@ -87,6 +92,15 @@ class Store:
     async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
         async with self._pool.connection() as connection:
             yield connection
+            self._used_at[connection] = time.monotonic()
+
+    async def _check(self, connection: AsyncConnection[Any]) -> None:
+        """Raise when the connection does not work any more; ask it only if that is in doubt.
+
+        A server that ends says so, and the kernel closes the connections of one that is killed: both make it readable.
+        """
+        if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED_S or _is_readable(connection.fileno()):
+            await AsyncConnectionPool.check_connection(connection)
 
     async def own(self) -> bool:
         """Become the one Bashd of this database; false while another one is. Holds until the connection ends."""
@@ -235,48 +249,51 @@ class Store:
     # Recording
 
     async def record(self, batch: list[Progress]) -> set[int]:
-        """Write these in one commit; returns the ids whose row was where we thought it was.
+        """Write these in one statement, so in one commit and one round trip; returns the ids whose row was where we thought it was.
 
         The others are left as they are, to be read again: output is appended by compare-and-set, so it is
         never there twice, and a final row never changes.
         """
-        update = """
-            update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
-                pid = x.pid, worker_pid = x.worker_pid, started_at = x.started_at,
-                stop_requested_at = x.stop_requested_at, ended_at = x.ended_at, duration_s = x.duration_s,
-                stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
-                swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
-                cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence
-            from jsonb_to_recordset(%s) as x (
-                id bigint, status text, reason text, exit_code int, signal int, pid int, worker_pid int,
-                started_at timestamptz, stop_requested_at timestamptz, ended_at timestamptz, duration_s float8,
-                stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
-                swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb,
-                recorded_stdout bigint, recorded_stderr bigint)
-            where commands.id = x.id and commands.ended_at is null
-                and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
-            returning commands.id
+        sql = """
+            with x as (
+                select * from jsonb_to_recordset(%s) as x (
+                    id bigint, status text, reason text, exit_code int, signal int, pid int, worker_pid int,
+                    started_at timestamptz, stop_requested_at timestamptz, ended_at timestamptz, duration_s float8,
+                    stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
+                    swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb,
+                    recorded_stdout bigint, recorded_stderr bigint)
+            ), written as (
+                update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
+                    pid = x.pid, worker_pid = x.worker_pid, started_at = x.started_at,
+                    stop_requested_at = x.stop_requested_at, ended_at = x.ended_at, duration_s = x.duration_s,
+                    stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
+                    swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
+                    cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence
+                from x
+                where commands.id = x.id and commands.ended_at is null
+                    and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
+                returning commands.id
+            ), appended as (
+                insert into output (command_id, position, stream, "offset", time, bytes)
+                select chunk.* from unnest(
+                    %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::timestamptz[], %b::bytea[])
+                    as chunk (command_id, position, stream, "offset", time, bytes)
+                join written on written.id = chunk.command_id
+            )
+            select id from written
         """
-        insert = """
-            insert into output (command_id, position, stream, "offset", time, bytes)
-            select * from unnest(
-                %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::timestamptz[], %b::bytea[])
-        """
-        async with self._connection() as connection, connection.transaction():
-            cursor = await connection.execute(update, [Jsonb([_progress_row(one) for one in batch])])
-            written = {row[0] for row in await cursor.fetchall()}
-            chunks = [(one.command.id, chunk) for one in batch if one.command.id in written for chunk in one.chunks]
-            if chunks:
-                columns = (
-                    [command_id for command_id, _ in chunks],
-                    [chunk.position for _, chunk in chunks],
-                    [chunk.stream for _, chunk in chunks],
-                    [chunk.offset for _, chunk in chunks],
-                    [chunk.time for _, chunk in chunks],
-                    [chunk.bytes for _, chunk in chunks],
-                )
-                await connection.execute(insert, columns)
-        return written
+        chunks = [(one.command.id, chunk) for one in batch for chunk in one.chunks]
+        columns = (
+            [command_id for command_id, _ in chunks],
+            [chunk.position for _, chunk in chunks],
+            [chunk.stream for _, chunk in chunks],
+            [chunk.offset for _, chunk in chunks],
+            [chunk.time for _, chunk in chunks],
+            [chunk.bytes for _, chunk in chunks],
+        )
+        async with self._connection() as connection:
+            cursor = await connection.execute(sql, [Jsonb([_progress_row(one) for one in batch]), *columns])
+            return {row[0] for row in await cursor.fetchall()}
 
     async def finish_unstarted(self, command_id: int, status: str, reason: str, at: datetime) -> None:
         """Record the end of a command of which no journal tells."""
@@ -374,6 +391,12 @@ class Store:
             for command_id, *chunk in await cursor.fetchall():
                 found.setdefault(command_id, []).append(Chunk(*chunk))
         return found
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _progress_row(one: Progress) -> dict[str, Any]:

@@ -14,6 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# A worker makes its control pipe when its command lasts; this tells it to make it now, and nothing to anybody else.
+LISTEN_SIGNAL = signals.SIGURG
+
 # When the control pipe has lost its name, with the state directory: how a worker is told all the same.
 STOP_SIGNAL = signals.SIGUSR1  # stop with your command's own grace, for a client
 HURRY_SIGNAL = signals.SIGUSR2  # the grace is over

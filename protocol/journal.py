@@ -4,14 +4,19 @@ Created whole by the API (spec as its first frame), then written by whoever hold
 when that is dead, the supervisor. Anybody may read it at any time. It outlives every process of Bashd and is
 deleted when the final row is committed. This module alone knows the format:
 
-    magic "bashd journal 1\\n", then frames:
-    length of payload u32 | crc32 of the rest u32 | kind u8 | time i64, ns since the epoch | payload
+    magic "bashd journal 2\\n" | salt, 8 random bytes | then frames:
+    length of payload u32 | crc32 of salt and rest u32 | kind u8 | time i64, ns since the epoch | payload
 
 all little-endian. Output payloads are the bytes as written; all others are JSON. The checksum makes a torn
-last frame recognisable: a reader gives what is whole and never invents.
+last frame recognisable, and whatever else may lie behind the last whole one: a reader gives what is whole and never
+invents. Nobody can write something into one journal that is a frame in another, not knowing its salt.
 
 Behind the last frame lies a reserve: blocks of the disk that are the file's already though its size does not show
 them. So what is still to be said of a command finds room on a disk that others have filled. Output never uses it up.
+
+Making, emptying and deleting files is dear (ext4 looks past every inode that was freed within the last minutes, and
+waits for its own journal), so a journal that is done with may become another command's: it is renamed, gets a salt of
+its own, and is written over from the beginning. Whoever opened it by its name finds out with ``is_at``.
 """
 
 import fcntl
@@ -29,7 +34,8 @@ if TYPE_CHECKING:
 
     Buffer = bytes | memoryview
 
-MAGIC = b"bashd journal 1\n"
+MAGIC = b"bashd journal 2\n"
+SALT_BYTES = 8
 
 SPEC = 1  # what is to be run; always the first frame
 TAKEN = 2  # {"pid", "start_time", "boot_id", "monotonic_s"} of the worker that has it
@@ -47,8 +53,8 @@ _HEADER = struct.Struct("<IIBq")
 _CHECKED = struct.Struct("<Bq")
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024  # a longer length is damage, not a frame
 
-# The reading position after which frames follow the magic.
-START = len(MAGIC)
+# The reading position of the first frame.
+START = len(MAGIC) + SALT_BYTES
 
 # What has to stay free behind a frame, by what it says.
 LAST_WORDS_BYTES = 8 * 1024  # behind a fact: what is unsaid, and the end
@@ -56,6 +62,8 @@ RESERVE_BYTES = 16 * 1024  # behind output: that, and the facts until then
 AT_CREATION_BYTES = RESERVE_BYTES + 16 * 1024  # behind the spec: with it most commands need no more
 AHEAD_BYTES = 256 * 1024  # how far output allocates ahead, so that it asks the file system rarely
 _NO_END = 2**62  # allocated, as far as one can tell: the file system knows no allocating
+
+_decoder = json.JSONDecoder()  # asked for one value, it costs a third of json.loads, which looks for what is around it
 
 
 class Frame:
@@ -71,36 +79,49 @@ class Frame:
 
     def facts(self) -> "dict[str, Any]":
         """The payload of a frame that is not output."""
-        facts: dict[str, Any] = json.loads(self.payload)
+        facts: dict[str, Any] = _decoder.raw_decode(self.payload.decode())[0]
         return facts
 
 
-def encode(kind: int, time_ns: int, payload: "Buffer") -> bytes:
+def encode(kind: int, time_ns: int, payload: "Buffer", salt: bytes) -> bytes:
     """The header of a frame; the payload follows it in the file."""
-    checksum = zlib.crc32(payload, zlib.crc32(_CHECKED.pack(kind, time_ns)))
-    return _HEADER.pack(len(memoryview(payload)), checksum, kind, time_ns)
+    return _HEADER.pack(len(memoryview(payload)), _checksum(kind, time_ns, payload, salt), kind, time_ns)
 
 
-def encode_facts(kind: int, time_ns: int, facts: "dict[str, Any]") -> bytes:
+def encode_facts(kind: int, time_ns: int, facts: "dict[str, Any]", salt: bytes) -> bytes:
     """A whole frame that is not output."""
     payload = json.dumps(facts).encode()
-    return encode(kind, time_ns, payload) + payload
+    return encode(kind, time_ns, payload, salt) + payload
 
 
-def create(path: str, time_ns: int, spec: "dict[str, Any]") -> None:
-    """Make the journal with its spec and its reserve, whole or not at all. One that exists is left as it is.
+def _checksum(kind: int, time_ns: int, payload: "Buffer", salt: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(salt + _CHECKED.pack(kind, time_ns)))
 
-    Raises ``OSError`` (``ENOSPC``, ``EROFS``, …) with nothing left behind.
+
+def salt_of(fd: int) -> "bytes | None":
+    """The salt of an open journal; None for a file that is none."""
+    head = os.pread(fd, START, 0)
+    return head[len(MAGIC) :] if len(head) == START and head.startswith(MAGIC) else None
+
+
+def create(path: str, time_ns: int, spec: "dict[str, Any]", *, spare: "str | None" = None) -> bool:
+    """Make the journal with its spec and its reserve, whole or not at all. False: one exists, and is left as it is.
+
+    ``spare``: a file that is taken for it. Raises ``OSError`` (``ENOSPC``, ``EROFS``, …) with nothing left behind.
     """
     if os.path.exists(path):
-        return
+        return False
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}")
+    temporary = spare or os.path.join(directory, f".{name}")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            content = MAGIC + encode_facts(SPEC, time_ns, spec)
-            linux.allocate(fd, 0, len(content) + AT_CREATION_BYTES)
+            salt = os.urandom(SALT_BYTES)
+            content = MAGIC + salt + encode_facts(SPEC, time_ns, spec, salt)
+            room = len(content) + AT_CREATION_BYTES
+            # A spare one has its blocks from the first byte on, for so they were given to it.
+            if os.fstat(fd).st_blocks * 512 < room:
+                linux.allocate(fd, 0, room)
             write_all(fd, content)
         finally:
             os.close(fd)
@@ -109,6 +130,7 @@ def create(path: str, time_ns: int, spec: "dict[str, Any]") -> None:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+    return True
 
 
 def write_all(fd: int, buffer: "Buffer") -> None:
@@ -127,6 +149,15 @@ def lock(fd: int) -> bool:
     return True
 
 
+def is_at(path: str, fd: int) -> bool:
+    """True when ``path`` still names the file behind ``fd``: then all that was read or locked is that command's."""
+    try:
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
+
+
 def is_locked(path: str) -> bool:
     """True while a process holds the lock, which is the proof that it lives.
 
@@ -137,6 +168,8 @@ def is_locked(path: str) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
+        if not is_at(path, fd):
+            raise FileNotFoundError(path) from None
         return True
     finally:
         os.close(fd)
@@ -147,20 +180,22 @@ class Writer:
     """Appends frames to a journal whose lock is held. ``position`` is the end of the last whole frame."""
 
     def __init__(self, fd: int, position: int) -> None:
-        """``position`` comes from a reader that has seen every whole frame; a torn tail is cut off."""
+        """``position`` comes from a reader that has seen every whole frame; what lies behind is written over."""
+        salt = salt_of(fd)
+        assert salt is not None, "a reader has found frames in it"
+        self._salt = salt
         self._fd = fd
         self.position = position
         self._allocated = position + AT_CREATION_BYTES  # believed only for a journal that holds nothing but its spec
         self._ahead = False  # we have allocated more than ``create`` did
         self._torn = False
-        self._cut()
 
     def append(self, kind: int, time_ns: int, payload: "Buffer", *, keep: int = 0) -> None:
         """Write one frame, with ``keep`` bytes of room behind it. On ``OSError`` the journal is as it was before.
 
         With ``keep`` 0 it uses what is left of the reserve.
         """
-        header = encode(kind, time_ns, payload)
+        header = encode(kind, time_ns, payload, self._salt)
         length = len(header) + len(memoryview(payload))
         if self._torn:
             self._cut()
@@ -210,6 +245,13 @@ class Writer:
         self._torn = False
 
 
+def only_spec(fd: int) -> "Frame | None":
+    """The spec of a journal that holds nothing else; None for any other."""
+    frames = Reader.of(fd).frames()
+    first = next(frames, None)
+    return first if first is not None and first.kind == SPEC and next(frames, None) is None else None
+
+
 class Reader:
     """Reads frames in order, from the beginning or from the ``end`` of a frame read before.
 
@@ -224,13 +266,30 @@ class Reader:
         self._owner: Reader | None = None  # who opened it, if not we
         self._fd = -1  # for close, which comes in any case
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._salt = salt_of(self._fd)
         self.position = position
+
+    @classmethod
+    def of(cls, fd: int) -> "Reader":
+        """A reader of a journal that the caller has open, and closes."""
+        reader = object.__new__(cls)
+        reader._fd, reader._owner, reader.position = fd, reader, START
+        reader._salt = salt_of(fd)
+        return reader
 
     def again(self, position: int) -> "Reader":
         """Another reader of the same open journal, standing at ``position``."""
         other = object.__new__(Reader)
-        other._fd, other._owner, other.position = self._fd, self, position
+        other._fd, other._salt, other._owner, other.position = self._fd, self._salt, self, position
         return other
+
+    def is_at(self, path: str) -> bool:
+        """True when ``path`` still names what was opened."""
+        return is_at(path, self._fd)
+
+    def lock(self) -> bool:
+        """Take the journal's lock until ``close``. False: somebody has it."""
+        return lock(self._fd)
 
     def is_abandoned(self) -> bool:
         """True when the journal was deleted and nobody holds its lock: nobody will ever write on in it."""
@@ -268,7 +327,7 @@ class Reader:
         at_once, most = self.READ_BYTES
         whole = False  # the last read found the end of the file
         first = self.position
-        if first == START and os.pread(self._fd, START, 0) != MAGIC:
+        if self._salt is None:
             return
         while at_most_bytes is None or self.position - first < at_most_bytes:
             need = _HEADER.size
@@ -290,7 +349,7 @@ class Reader:
                 continue
             length, checksum, kind, time_ns = _HEADER.unpack_from(buffer, taken)
             payload = buffer[taken + _HEADER.size : taken + need]
-            if zlib.crc32(payload, zlib.crc32(_CHECKED.pack(kind, time_ns))) != checksum:
+            if _checksum(kind, time_ns, payload, self._salt) != checksum:
                 return
             taken += need
             self.position += need

@@ -45,11 +45,21 @@ def wake_on_signals(*more: int) -> "tuple[int, int]":
     The second is the interpreter's, to be closed by a forked child that wants neither. Handlers, not SIG_IGN, which
     what is executed would inherit.
     """
-    wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     # The descriptor before the handlers: a signal between the two would be handled and forgotten.
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    wake_fd, writer = wake_here()
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *more):
         signal.signal(number, _only_wake)
+    return wake_fd, writer
+
+
+def wake_here() -> "tuple[int, int]":
+    """In a forked child of a process that called ``wake_on_signals``: the same, for this process.
+
+    Its handlers were inherited, which saves a worker a tenth of the memory that it would touch (``signal.signal`` makes
+    an enumeration's member of every number).
+    """
+    wake_fd, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return wake_fd, writer
 
 
@@ -108,6 +118,15 @@ def process(pid: int) -> "Process | None":
         return Process(pid, os.read(fd, 4096))
     except ProcessLookupError:
         return None
+    finally:
+        os.close(fd)
+
+
+def start_time(pid: int) -> int:
+    """When ``pid`` started, in clock ticks after boot; raises ``OSError`` when there is no such process."""
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
     finally:
         os.close(fd)
 
@@ -184,6 +203,14 @@ def command_line(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+_IOPRIO_GET = {"x86_64": 252, "aarch64": 31, "riscv64": 31}.get(os.uname().machine)  # asm/unistd.h
+
+
+def io_priority() -> int:
+    """The class and level of our input and output (ioprio_get(2)); -1 on a machine whose number for it is not known."""
+    return -1 if _IOPRIO_GET is None else int(_libc.syscall(ctypes.c_long(_IOPRIO_GET), 1, 0))
 
 
 def allocate(fd: int, start: int, length: int) -> bool:

@@ -17,6 +17,7 @@ class Places:
         self.controls = os.path.join(state_dir, "controls")
         self.left = os.path.join(state_dir, "left")
         self.work = os.path.join(state_dir, "work")
+        self.spare = os.path.join(state_dir, "spare")
         self.fault = os.path.join(state_dir, "fault")  # made by a crash point of a test, so that it comes once
         self.postgres = os.path.join(state_dir, "postgres")
 
@@ -35,6 +36,14 @@ class Places:
     def directory(self, command_id: int) -> str:
         """The working directory of a command that asked for none."""
         return os.path.join(self.work, str(command_id))
+
+    def spare_directory(self, berth: int) -> str:
+        """An empty directory that some command left as it found it, for the next that has the same berth."""
+        return os.path.join(self.spare, f"directory-{berth}")
+
+    def spare_journal(self, number: int) -> str:
+        """A file that was a journal, for a command to come."""
+        return os.path.join(self.spare, f"journal-{number}")
 
 
 def command_ids(directory: str) -> list[int]:

@@ -74,10 +74,12 @@ class Story:
 def read(path: str) -> "tuple[Story, int]":
     """The story of a whole journal and the position after its last whole frame.
 
-    Raises ``FileNotFoundError`` without one.
+    Raises ``FileNotFoundError`` without one, be it that it went away while it was read.
     """
     story = Story()
     with journal.Reader(path) as reader:
         for frame in reader.frames():
             story.apply(frame)
+        if not reader.is_at(path):
+            raise FileNotFoundError(path)
         return story, reader.position

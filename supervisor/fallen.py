@@ -136,6 +136,8 @@ def conclude(one: Fallen, path: str, at_ns: int, monotonic_s: float) -> bool:
     try:
         if not journal.lock(fd):
             return False
+        if not journal.is_at(path, fd):
+            return True  # the same, this moment
         now, position = story.read(path)
         if now.ended is None:
             writer = journal.Writer(fd, position)

@@ -422,15 +422,18 @@ class Supervisor:
                 if not stop.delivered and self._clock() >= stop.by_signal_at:
                     stop.delivered = self._tell_by_signal(child, stop)
                 if not stop.delivered:
-                    break  # the worker does not listen yet; the order of stops stays
+                    # The worker does not listen yet. The order of stops stays.
+                    if child.pidfd is None:
+                        self._forker.signal_worker(child.id, control.LISTEN_SIGNAL)
+                    break
                 self._answer(stop)
 
     def _tell_by_signal(self, child: Child, stop: PendingStop) -> bool:
-        """Tell a worker whose control pipe has no name any more, because the state directory was removed.
+        """Tell a worker that has no control pipe: the state directory was removed, or the disk did not take the pipe.
 
         It says less than a message: only that the command is to be stopped, and later that the grace is over.
         """
-        if not self._is_gone():
+        if not self._is_gone() and not self._has_no_pipe(child.id):
             return False  # a worker at its start, or one that is dealt with when it has been silent for too long
         number = signal.SIGTERM if stop.reason == "shutdown" else control.STOP_SIGNAL
         if not self._kin.signal_worker(child.id, child.pidfd, number):
@@ -440,6 +443,15 @@ class Supervisor:
         hurry_at = self._clock() + grace_s
         child.hurry_at = hurry_at if child.hurry_at is None else min(child.hurry_at, hurry_at)
         return True
+
+    def _has_no_pipe(self, command_id: int) -> bool:
+        """True when a worker that has its signal handlers made no control pipe, though it was asked to."""
+        if os.path.exists(self._places.control(command_id)):
+            return False
+        try:
+            return story.read(self._places.journal(command_id))[0].bash is not None
+        except FileNotFoundError:
+            return False
 
     def _answer(self, stop: PendingStop) -> None:
         if stop.ticket is not None:

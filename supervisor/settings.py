@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     default_timeout_s: Annotated[float | None, BeforeValidator(_none)] = Field(
         300.0, gt=0, le=3e8, description="for commands that name none; none: no limit"
     )
-    commands_per_worker: int = Field(1, ge=1, le=1, description="commands that one worker process serves, one by one")
+    commands_per_worker: int = Field(
+        1, ge=1, le=10_000, description="commands that one worker process serves, one by one, while it proves clean"
+    )
     shutdown_timeout_s: float = Field(9.0, ge=1, le=3600, description="from the signal to the end")
     on_shutdown: Literal["stop", "leave"] = Field("stop", description="what becomes of running commands")
     log: Literal["text", "json"] = Field("text", description="the form of log lines")

@@ -7,7 +7,8 @@ from protocol.config import Config
 from protocol.fault import Fault
 from protocol.places import Places
 from supervisor.forker import Forker
-from worker import bash, run
+from worker import bash
+from worker.outset import Outset
 
 
 def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> int:
@@ -18,11 +19,12 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
     if config.no_new_privs:
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     places = Places(config.state_dir)
-    outset = run.Outset(
+    outset = Outset(
         places=places,
         surroundings=bash.Surroundings(bash=config.bash, pass_env=config.pass_env),
         title=title,
         fault=Fault(config.fault, places),
+        commands_per_worker=config.commands_per_worker,
     )
     forker = Forker(outset, (config.nofile[0], config.nofile[1]))
     linux.prctl(linux.PR_SET_DUMPABLE, 0)

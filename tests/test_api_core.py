@@ -25,6 +25,7 @@ from api.models import CommandRequest
 from api.output import Output
 from api.problems import QueueFull, Unavailable
 from api.recorder import Recorder
+from api.spares import Spares
 from api.store import NeverSent, Store
 from protocol import journal
 from protocol.config import Config
@@ -86,7 +87,8 @@ class Core:
         self.link = link = Link(self.orders, self.reports)
         link.open()
         self._config = Config(**values)
-        self.recorder = Recorder(self.store, self.lives, self.places, Fault(None, self.places))
+        self.spares = Spares(self.places)
+        self.recorder = Recorder(self.store, self.lives, self.places, Fault(None, self.places), self.spares)
         self.handover = self.next_handover()
         self.output = Output(self.store, self.lives)
         self.commands = Commands(
@@ -97,7 +99,13 @@ class Core:
     def next_handover(self) -> Handover:
         """A new one, as an API that comes after this one would have it."""
         return Handover(
-            self._config, store=self.store, lives=self.lives, link=self.link, places=self.places, boot_id=BOOT
+            self._config,
+            store=self.store,
+            lives=self.lives,
+            link=self.link,
+            places=self.places,
+            boot_id=BOOT,
+            spares=self.spares,
         )
 
     async def add(self, script: str = "true") -> Command:

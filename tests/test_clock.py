@@ -15,7 +15,9 @@ from protocol.config import boot_id
 from protocol.fault import Fault
 from protocol.places import Places
 from supervisor.fallen import Fallen, conclude
-from worker import bash, run
+from worker import bash
+from worker.outset import Outset
+from worker.serve import serve
 
 HOUR_NS = 3600 * 10**9
 SPEC: dict[str, Any] = {
@@ -54,9 +56,16 @@ def _work(places: Places, jump_ns: int) -> int:
             time.time_ns = lambda: true() + next(jumps)
             surroundings = bash.Surroundings(bash="/bin/bash", pass_env={})
             fault = Fault(None, places)
-            outset = run.Outset(places=places, surroundings=surroundings, title=linux.Title(), fault=fault)
+            outset = Outset(
+                places=places,
+                surroundings=surroundings,
+                title=linux.Title(),
+                fault=fault,
+                commands_per_worker=1,
+            )
             os.closerange(3, 250)
-            status = run.run(1, outset)
+            linux.wake_on_signals()
+            status = serve(outset, 0, 1, -1, -1)
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -328,20 +328,23 @@ def test_a_worker_that_dies_on_a_full_disk_has_its_end_recorded(
     eventually(lambda: not marked(mark))
 
 
-def test_a_command_that_the_full_disk_does_not_let_begin_says_so(disk: Disk, own_service: StartService) -> None:
-    """With room for its journal and not for its control pipe it is not lost: it failed, and says why."""
+def test_a_command_for_whose_control_pipe_the_disk_has_no_room_can_be_stopped(
+    disk: Disk, own_service: StartService, mark: str
+) -> None:
+    """With room for its journal and not for its control pipe it runs, and its worker is told by a signal."""
     service = own_service(min_free_bytes=0).start()
     assert service.done("true").status == "succeeded"
     eventually(lambda: os.listdir(disk.path / "journals") == [])
     found = os.statvfs(disk.path)
-    # One file more than there are, for the journal.
-    disk.remount(f"nr_inodes={found.f_files - found.f_ffree + 1}")
+    disk.remount(f"nr_inodes={found.f_files - found.f_ffree}")
 
-    ended = service.done("echo never")
+    command = service.started(service.run(f"echo begun; sleep {mark}"))
+    service.stop(command)
+    ended = service.ended(command)
 
-    assert (ended.status, ended.reason, ended.exit_code) == ("failed", "spawn", None)
-    assert "No space left on device" in ended.evidence["error"]
-    assert service.output(ended) == b""
+    assert not (disk.path / "controls" / str(command.id)).exists()
+    assert (ended.status, ended.reason, ended.signal) == ("stopped", "client", signal.SIGTERM)
+    assert service.output(ended) == b"begun\n"
     disk.remount("nr_inodes=1000")
     assert service.done("true").status == "succeeded"
 
@@ -352,7 +355,8 @@ def test_a_command_whose_journal_the_disk_does_not_take_waits(disk: Disk, own_se
     service.done("true")
     disk.fill()
 
-    waiting = service.run("echo at last")
+    # Longer than any journal that may be there to become this one's.
+    waiting = service.run(f"echo at last #{'x' * 200_000}")
     eventually(lambda: "disk" in _why(service))
     _refused(service, "does not take the journals", "No space left on device")
     status = service.get(waiting).status

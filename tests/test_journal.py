@@ -59,14 +59,18 @@ def test_what_was_written_is_read(whole: Path) -> None:
     assert position == whole.stat().st_size
 
 
+def _salt(path: Path) -> bytes:
+    return path.read_bytes()[len(journal.MAGIC) : journal.START]
+
+
 def test_a_reader_goes_on_where_it_stood(tmp_path: Path) -> None:
     """A frame that is not finished yet is given once it is, and only once."""
     path = tmp_path / "42"
     journal.create(str(path), 1, SPEC)
     with journal.Reader(str(path)) as reader:
         assert [frame.kind for frame in reader.frames()] == [journal.SPEC]
-        frame = journal.encode(journal.STDOUT, 2, b"late") + b"late"
-        with path.open("ab") as file:
+        with path.open("a+b") as file:
+            frame = journal.encode(journal.STDOUT, 2, b"late", _salt(path)) + b"late"
             file.write(frame[:20])
             file.flush()
             assert list(reader.frames()) == []
@@ -84,10 +88,11 @@ def test_creating_twice_changes_nothing(whole: Path) -> None:
     assert whole.read_bytes() == before
 
 
-def test_the_next_writer_cuts_a_torn_end(whole: Path, tmp_path: Path) -> None:
+def test_the_next_writer_writes_over_a_torn_end(whole: Path, tmp_path: Path) -> None:
     """What the dead writer did not finish is gone, what follows is readable."""
     torn = tmp_path / "42"
-    torn.write_bytes(whole.read_bytes() + journal.encode(journal.STDOUT, 9, b"never finished") + b"never")
+    unfinished = journal.encode(journal.STDOUT, 9, b"never finished", _salt(whole)) + b"never"
+    torn.write_bytes(whole.read_bytes() + unfinished)
 
     _append(torn, [(journal.STDERR, b"went on")])
 
@@ -141,3 +146,16 @@ def test_foreign_bytes_are_no_frames(tmp_path: Path, foreign: bytes, after_magic
     path.write_bytes((journal.MAGIC if after_magic else b"") + foreign)
 
     assert _read(path) == []
+
+
+def test_a_journal_that_becomes_anothers_tells_nothing_of_the_first(whole: Path, tmp_path: Path) -> None:
+    """Made of a spare one, shorter than what lies there, it holds its own spec and nothing else, at every length."""
+    path = tmp_path / "43"
+
+    assert journal.create(str(path), 1, {"id": 43}, spare=str(whole))
+
+    assert not whole.exists()
+    assert [facts for _, facts in _read(path)] == [b'{"id": 43}']
+    for size in (1, 300, 70_000):
+        _append(path, [(journal.STDOUT, b"x" * size)])
+    assert [len(payload) for _, payload in _read(path)[1:]] == [1, 300, 70_000]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -67,6 +68,10 @@ class Worker:
             os.mkfifo(self._places.control(self.id))
             self._control_fd = os.open(self._places.control(self.id), os.O_RDWR | os.O_NONBLOCK)
 
+    @property
+    def listens(self) -> bool:
+        return self._control_fd >= 0
+
     def hear(self) -> None:
         """Read what the control pipe holds."""
         try:
@@ -99,6 +104,10 @@ class PlayedForker:
     def fork_worker(self, command_id: int) -> bool:
         if not self.behind:
             self.requests.append(command_id)
+        return not self.behind
+
+    def signal_worker(self, command_id: int, number: int) -> bool:
+        assert number == control.LISTEN_SIGNAL, command_id
         return not self.behind
 
     def results(self) -> list[tuple[int, int]]:
@@ -165,7 +174,14 @@ class PlayedKin:
         return self._find(facts) is not None
 
     def signal_worker(self, command_id: int, pidfd: int | None, number: int) -> bool:
-        raise AssertionError(f"{command_id} ({pidfd}) was sent {number}, though its control pipe is there")
+        worker = self._world.workers.get(command_id)
+        if worker is None:
+            return False
+        if number != control.HURRY_SIGNAL:
+            assert not worker.listens, f"{command_id} ({pidfd}) was sent {number}, though its control pipe is there"
+            reason = "shutdown" if number == signal.SIGTERM else "client"
+            worker.told.append({"signal": signal.SIGTERM, "reason": reason, "grace_s": 5.0, "requested_at_ns": None})
+        return True
 
     def kill_worker(self, path: str, facts: story.Story) -> bool:
         worker = self._find(facts)

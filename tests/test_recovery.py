@@ -112,7 +112,9 @@ def _write_journal(path: str, kind: str, command: Command, boot: str) -> None:
             writer.append_facts(journal.ENDED, time.time_ns(), ENDED)
         if kind == "torn, dead":
             file.seek(0, os.SEEK_END)
-            file.write(journal.encode(journal.STDOUT, time.time_ns(), b"never whole")[:-3])
+            salt = journal.salt_of(file.fileno())
+            assert salt is not None
+            file.write(journal.encode(journal.STDOUT, time.time_ns(), b"never whole", salt)[:-3])
 
 
 def test_every_combination_comes_to_its_true_end(own_service: StartService, database_url: str, tmp_path: Path) -> None:

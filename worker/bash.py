@@ -5,6 +5,7 @@ import pwd
 import signal
 
 from protocol import linux
+from worker.directory import OwnDirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Bash:
         self.stderr_fd = stderr_fd
 
 
-def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: str) -> Bash:
+def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: OwnDirectory) -> Bash:
     """Start the script in a group of its own; raises ``SpawnError`` with nothing left behind.
 
     ``own_directory`` is made for a command that names no ``cwd``; to remove it is the caller's.
@@ -66,7 +67,7 @@ def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: str
     argv = [f"bashd-{spec['id']}", f"/dev/fd/{SCRIPT_FD}", *spec["args"]]
     opened: list[int] = []
     try:
-        cwd = spec["cwd"] or _make_directory(own_directory, user)
+        cwd = spec["cwd"] or own_directory.make(user)
         script = linux.sealed_memfd("script", spec["script"].encode())
         opened.append(script)
         if spec["stdin"] is None:
@@ -94,9 +95,7 @@ def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: str
     for fd in opened:
         if fd not in (stdout, stderr):
             os.close(fd)
-    started = linux.process(pid)
-    assert started is not None  # our unreaped child
-    return Bash(pid, started.start_time, stdout, stderr)
+    return Bash(pid, linux.start_time(pid), stdout, stderr)  # there as long as we have not reaped it
 
 
 def _user(name: "str | None") -> "pwd.struct_passwd | None":
@@ -110,16 +109,6 @@ def _user(name: "str | None") -> "pwd.struct_passwd | None":
 
 def _home(user: "pwd.struct_passwd | None") -> "dict[str, str]":
     return {"HOME": user.pw_dir, "USER": user.pw_name} if user else {}
-
-
-def _make_directory(path: str, user: "pwd.struct_passwd | None") -> str:
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass  # of a worker that went before it took the command
-    if user is not None:
-        os.chown(path, user.pw_uid, user.pw_gid)
-    return path
 
 
 def _pipe() -> "tuple[int, int]":
@@ -197,15 +186,3 @@ def _become_bash(
         os.write(failure_writer, f"{error.errno} {step}".encode())
     finally:
         os._exit(127)
-
-
-def remove_directory(path: str) -> None:
-    """Remove the command's own directory with all that is in it. One that is not there is fine."""
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass  # the command named a directory of its own
-    except OSError:
-        # rm(1) copes with what a script may have left: deep, wide, without permissions, full of links.
-        rm = os.posix_spawnp("rm", ["rm", "-rf", "--", path], {"PATH": os.defpath})
-        os.waitpid(rm, 0)

@@ -9,7 +9,24 @@ import signal
 
 from protocol import linux
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import resource
+
 MAX_BODIES = 256  # of killed processes, not yet reaped
+
+
+class Usage:
+    """What the processes that were reaped so far have used."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+        self.max_rss_kib = 0
+
+    def add(self, used: "resource.struct_rusage") -> None:
+        """Add what one process and those it waited for have used."""
+        self.cpu_s += used.ru_utime + used.ru_stime
+        self.max_rss_kib = max(self.max_rss_kib, used.ru_maxrss)
 
 
 class Tree:
@@ -18,6 +35,7 @@ class Tree:
     def __init__(self, leader_pid: int) -> None:
         self.leader_pid = leader_pid
         self.leader_exited = False
+        self.usage = Usage()
         self._seen: dict[tuple[int, int], bool] = {}  # (pid, start time) → in the group
 
     def others(self) -> "list[linux.Process]":
@@ -83,13 +101,36 @@ class Tree:
                 if ended is not None:
                     self._reap_one(ended)
 
+    def reap_leader(self) -> int:
+        """Collect bash, which has exited: from here on the group's id is not ours. Returns its wait status."""
+        _, status, used = os.wait4(self.leader_pid, 0)
+        self.usage.add(used)
+        return status
+
+    def sweep_rest(self) -> None:
+        """Until wait itself says that nobody is left, which is the only proof. Bash is reaped.
+
+        A scan alone may miss an orphan that is between two parents.
+        """
+        while True:
+            try:
+                pid, _, used = os.wait3(os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid:
+                self.usage.add(used)
+            else:
+                others = self.others()
+                self.count(others)
+                kill_each(others)
+
     def _reap_one(self, dead: os.waitid_result) -> None:
         if dead.si_code == os.CLD_KILLED and dead.si_status == signal.SIGKILL:
             # One of ours, most likely, and perhaps never seen alive: its body still tells where it belonged.
             body = linux.process(dead.si_pid)
             if body is not None:
                 self.count([body])
-        os.waitpid(dead.si_pid, 0)
+        self.usage.add(os.wait4(dead.si_pid, 0)[2])
 
 
 def _kill_child(pid: int) -> None:

@@ -16,8 +16,9 @@ import time
 
 from protocol import control, journal
 from worker.bash import Bash
-from worker.record import Record, Streams
-from worker.tree import Tree, kill_each
+from worker.control_pipe import ControlPipe
+from worker.record import DISK_AGAIN_S, DISK_TROUBLE, Record, Streams
+from worker.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SWEEP_PAUSE_S = (0.001, 1.0)  # between two rounds of killing: the first pause, doubled up to the last
 UNKILLABLE_AFTER_S = 10.0
+LISTEN_AFTER_S = 0.25  # most commands are over by then
 
 
 class Stop:
@@ -47,7 +49,7 @@ class Watch:
         bash: Bash,
         record: Record,
         *,
-        control_fd: int,
+        control_pipe: ControlPipe,
         wake_fd: int,
         started: float,
     ) -> None:
@@ -56,34 +58,39 @@ class Watch:
         self._bash = bash
         self._record = record
         self.streams = Streams(record, bash.stdout_fd, bash.stderr_fd)
-        self._control_fd = control_fd
+        self._control_pipe = control_pipe
         self._wake_fd = wake_fd
         self.tree = Tree(bash.pid)
         self.stop: Stop | None = None
         self.left = 0
+        self._listen_at: float | None = started + LISTEN_AFTER_S
         self._timeout_at = None if spec["timeout_s"] is None else started + spec["timeout_s"]
         self._killing_since: float | None = None
         self._next_round = 0.0  # monotonic; only while killing
         self._pause_s = SWEEP_PAUSE_S[0]
         self._said_unkillable = False
         self._poll = select.poll()
-        for fd in (*self.streams.kinds, control_fd, wake_fd):
+        for fd in (*self.streams.kinds, wake_fd):
             self._poll.register(fd, select.POLLIN)
+
+    @property
+    def uneventful(self) -> bool:
+        """True when bash ended by itself, nobody had to be killed, and nobody was left."""
+        return self.stop is None and self._killing_since is None and self.left == 0
 
     @property
     def waits_for_leftovers(self) -> bool:
         return bool(self._spec["leftovers"] == "wait")
 
-    def until_the_end(self) -> os.waitid_result:
-        """Run until bash and what it started are dealt with; returns how bash ended, bash being reaped."""
+    def until_the_end(self) -> int:
+        """Run until bash and what it started are dealt with; returns bash's wait status, bash being reaped."""
         while not self._step():
             self._wait()
-        result = os.waitid(os.P_PID, self._bash.pid, os.WEXITED)
-        assert result is not None
+        status = self.tree.reap_leader()
         if self.left == 0:
-            self._sweep_rest()
+            self.tree.sweep_rest()
         self.streams.drain(close=self.left == 0)
-        return result
+        return status
 
     def _step(self) -> bool:
         """Decide what follows from where we stand; true when it is over but for the reaping."""
@@ -163,21 +170,6 @@ class Watch:
         self._record.fact(journal.UNKILLABLE, {"processes": [{"pid": p, "wchan": _wchan(p)} for p in pids[:20]]})
         self._said_unkillable = True
 
-    def _sweep_rest(self) -> None:
-        """Until waitpid itself says that nobody is left, which is the only proof.
-
-        A scan alone may miss an orphan that is between two parents. The group's id is no longer ours to
-        signal here, bash being reaped.
-        """
-        while True:
-            try:
-                os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            others = self.tree.others()
-            self.tree.count(others)
-            kill_each(others)
-
     def _look_for_exit(self) -> bool:
         """Note whether bash has exited, leaving its body as it is."""
         if not self.tree.leader_exited:
@@ -190,15 +182,28 @@ class Watch:
         for fd, _ in self._poll.poll(self._timeout_ms()):
             if fd == self._wake_fd:
                 self._take_signals()
-            elif fd == self._control_fd:
+            elif fd == self._control_pipe.fd:
                 self._take_stops()
             elif not self.streams.read(fd):
                 self._poll.unregister(fd)
-        if self._record.report_due is not None and time.monotonic() >= self._record.report_due:
+        now = time.monotonic()
+        if self._record.report_due is not None and now >= self._record.report_due:
             self._record.report()
+        if self._listen_at is not None and now >= self._listen_at:
+            self._listen()
+
+    def _listen(self) -> None:
+        """Be reachable: what a command that lasts needs, and one that is over at once does not."""
+        try:
+            self._control_pipe.open()
+            self._poll.register(self._control_pipe.fd, select.POLLIN)
+            self._listen_at = None
+        except OSError as error:
+            # Without its pipe the supervisor tells us by a signal. With no disk at all there is nothing to try again.
+            self._listen_at = time.monotonic() + DISK_AGAIN_S if error.errno in DISK_TROUBLE else None
 
     def _timeout_ms(self) -> "int | None":
-        times = [self._record.report_due]
+        times = [self._record.report_due, self._listen_at]
         if self._killing_since is not None:
             times.append(self._next_round)
         elif self.stop is not None:
@@ -221,6 +226,8 @@ class Watch:
         if {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & set(numbers):
             # From whoever ends the whole service at once; or from Bashd when the control pipe has no name any more.
             self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "shutdown", None)
+        if control.LISTEN_SIGNAL in numbers and self._listen_at is not None:
+            self._listen()
         if control.STOP_SIGNAL in numbers:
             self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "client", None)
         if control.HURRY_SIGNAL in numbers:
@@ -236,7 +243,7 @@ class Watch:
             self._record.fact(journal.PAUSED, {"paused": change.si_code == os.CLD_STOPPED})
 
     def _take_stops(self) -> None:
-        for stop in control.parse_control(os.read(self._control_fd, 65536)):
+        for stop in self._control_pipe.stops():
             self._begin_stop(stop["signal"], stop["grace_s"], stop["reason"], stop["requested_at_ns"])
 
 
