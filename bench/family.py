@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import Service, arguments, children, descendants, title
+from tests.processes import Service, arguments, children, process, title
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -22,6 +22,22 @@ def cpu_s(pid: int) -> tuple[float, float]:
         return 0.0, 0.0
     own, waited = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
     return own / _TICKS_PER_S, waited / _TICKS_PER_S
+
+
+def tree_cpu_s(root: int) -> float:
+    """Seconds so far of a process and all below it; of those that ended, if somebody among them waited for them."""
+    return sum(sum(cpu_s(pid)) for pid in _tree(root))
+
+
+def _tree(root: int) -> list[int]:
+    """A process and all below it, also the dead whom nobody has waited for: what they cost is told by them alone."""
+    by_parent: dict[int, list[int]] = {}
+    for one in filter(None, (process(int(name)) for name in os.listdir("/proc") if name.isdigit())):
+        by_parent.setdefault(one.ppid, []).append(one.pid)
+    found = [root]
+    for pid in found:
+        found += by_parent.get(pid, [])
+    return found
 
 
 def private_bytes(pid: int) -> int:
@@ -65,17 +81,22 @@ class Family:
         return {"init": self.init, "supervisor": self.supervisor, "forker": self.forker, "api": self.api}
 
     def cpu_s(self) -> dict[str, float]:
-        """Seconds so far, by part. ``workers``: the workers and all they started, as far as they have ended."""
+        """Seconds so far, by part. ``workers``: spare ones too, and whatever they started and saw the end of."""
         found = {name: cpu_s(pid)[0] for name, pid in self.named().items()}
-        found["workers"] = cpu_s(self.forker)[1]
-        postgres = [self.postmaster, *descendants(self.postmaster)]
-        found["postgres"] = sum(cpu_s(pid)[0] for pid in postgres) + cpu_s(self.postmaster)[1]
+        found["workers"] = tree_cpu_s(self.forker) - found["forker"]
+        found["postgres"] = tree_cpu_s(self.postmaster)
         return found
 
 
 def workers(service: Service) -> list[int]:
     """The workers at work."""
     return [pid for pid in children(service.pid("bashd: forker")) if title(pid).startswith("bashd: worker")]
+
+
+def sleeps(pid: int) -> int:
+    """How often its threads have gone to sleep by themselves so far: as often as it woke up (proc_pid_status(5))."""
+    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in statuses)
 
 
 def socket_directory(service: Service) -> str:

@@ -6,64 +6,88 @@ import argparse
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
-from bench import load, report
-from bench.place import address, started
-from tests.processes import TOKEN
+from bench import report
+from bench.place import hand_in, started
+from tests.processes import Service
+
+SCRIPT = "echo hi"
+SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+PLAIN = "subprocess.run"
+
+# (who, clients) → a list of milliseconds for each round
+Taken = dict[tuple[str, int], list[list[float]]]
 
 
-def plain_s(count: int) -> list[float]:
-    """What ``subprocess.run`` takes for the same script, one after the other."""
-    taken = []
-    for _ in range(count):
+def plain_ms(clients: int, count: int) -> list[float]:
+    """What ``subprocess.run`` takes for the same script, from so many threads."""
+
+    def run(_: int) -> float:
         began = time.monotonic()
-        subprocess.run(["bash", "-c", "echo hi"], stdout=subprocess.PIPE, check=True)
-        taken.append(time.monotonic() - began)
-    return taken
+        subprocess.run(["bash", "-c", SCRIPT], stdout=subprocess.PIPE, check=True)
+        return (time.monotonic() - began) * 1000
+
+    with ThreadPoolExecutor(clients) as threads:
+        return list(threads.map(run, range(count)))
+
+
+def bashd_ms(service: Service, clients: int, count: int) -> list[float]:
+    """What Bashd takes, from so many clients."""
+    done = hand_in(service, {"script": SCRIPT}, clients=clients, count=count, to_the_end=True)
+    return [seconds * 1000 for seconds in done.latencies_s]
 
 
 def main() -> int:
     """Measure, print one table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
+    parser = report.parser("latency", __doc__)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--count", type=int, default=300, help="requests a round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, help="requests a round (500; with --quick 100)")
+    parser.add_argument("--commands-per-worker", type=int, nargs="+", default=[1, 100])
     arguments = parser.parse_args()
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-    rows: list[list[object]] = []
-    taken: dict[int, list[list[float]]] = {clients: [] for clients in arguments.clients}
-    plain: list[list[float]] = []
-    with started() as service:
-        load.post(address(service), TOKEN, {"script": "true"}, clients=4, count=100, query="?wait=10")  # warm
-        for _ in range(arguments.rounds):
-            plain.append(plain_s(arguments.count))
-            for clients in arguments.clients:
-                done = load.post(
-                    address(service),
-                    TOKEN,
-                    {"script": "echo hi"},
-                    clients=clients,
-                    count=arguments.count,
-                    query="?wait=10",
-                )
-                taken[clients].append(done.latencies_s)
-    for name, share in shares.items():
-        bare = [report.percentile(one, share) for one in plain]
-        row: list[object] = [name, report.spread([one * 1000 for one in bare], 1)]
-        for clients in arguments.clients:
-            ours = [report.percentile(one, share) for one in taken[clients]]
-            row += [
-                report.spread([one * 1000 for one in ours], 1),
-                report.spread([one / other for one, other in zip(ours, bare, strict=True)], 1),
-            ]
-        rows.append(row)
-    header = ["", "subprocess.run, ms"]
-    for clients in arguments.clients:
-        header += [f"{clients} clients, ms", "times that"]
-    print(report.circumstances())
-    print(f"{arguments.count} requests a round, {arguments.rounds} rounds\n")
-    print(report.table(header, rows))
+    arguments.count = arguments.count or (100 if arguments.quick else 500)
+    _report(arguments, _measure(arguments)).finish(arguments)
     return 0
+
+
+def _measure(arguments: argparse.Namespace) -> Taken:
+    with ExitStack() as stack:
+        services = {
+            f"Bashd, {each} a worker": stack.enter_context(started(commands_per_worker=each))
+            for each in arguments.commands_per_worker
+        }
+        for service in services.values():
+            bashd_ms(service, 4, 100)  # warm
+        taken: Taken = {}
+        for _ in range(report.rounds(arguments)):
+            for clients in arguments.clients:
+                taken.setdefault((PLAIN, clients), []).append(plain_ms(clients, arguments.count))
+                for who, service in services.items():
+                    taken.setdefault((who, clients), []).append(bashd_ms(service, clients, arguments.count))
+        return taken
+
+
+def _report(arguments: argparse.Namespace, taken: Taken) -> report.Report:
+    rows = []
+    figures = []
+    for clients in arguments.clients:
+        for who in dict.fromkeys(who for who, _ in taken):
+            row = [str(clients), who]
+            for name, share in SHARES.items():
+                values = [report.percentile(one, share) for one in taken[who, clients]]
+                plain = [report.percentile(one, share) for one in taken[PLAIN, clients]]
+                row += [report.spread(values, 1), report.spread(report.ratios(values, plain), 1)]
+                figures.append({"clients": clients, "who": who, "share": name, "ms": report.span(values)})
+            rows.append(row)
+    header = ["clients", "who"]
+    for name in SHARES:
+        header += [f"{name}, ms", "times plain"]
+    note = (
+        f"{arguments.count} times `{SCRIPT}` a round, {report.rounds(arguments)} rounds; plain is `subprocess.run` "
+        "of the same, from as many threads as there are clients"
+    )
+    return report.Report(bench="latency", note=note, header=header, rows=rows, figures={"bars": figures})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Bashd to be measured: alone, in a directory of its own, with its embedded PostgreSQL."""
+"""A Bashd to be measured: in a directory of its own, with its embedded PostgreSQL; and commands for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.processes import Service, adopt_orphans
+from bench import load
+from tests.processes import TOKEN, Service, adopt_orphans
 
 
 @contextmanager
@@ -30,7 +31,18 @@ def started(**settings: object) -> Iterator[Service]:
         yield service
 
 
-def address(service: Service) -> tuple[str, int]:
-    """Where it listens."""
+def hand_in(
+    service: Service, body: dict[str, object], *, clients: int, count: int, to_the_end: bool = False
+) -> load.Load:
+    """POST a command so many times; ``to_the_end``: each is answered when it has ended, and has to have succeeded."""
+    path = "/v1/commands" + ("?wait=60" if to_the_end else "")
+    expected: dict[str, object] = {"status": "succeeded"} if to_the_end else {}
+    done = load.send(_address(service), load.Post(path, body, TOKEN, expected), clients=clients, count=count)
+    if done.refused:
+        raise RuntimeError(f"{done.refused} of {count} were not answered as expected: {done.complaint}")
+    return done
+
+
+def _address(service: Service) -> tuple[str, int]:
     host, _, port = service.url.removeprefix("http://").partition(":")
     return host, int(port)
