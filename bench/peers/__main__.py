@@ -77,16 +77,23 @@ def _measure(peers: dict[str, Peer], arguments: argparse.Namespace) -> dict[str,
     lines = {name: Line() for name in peers}
     for peer in peers.values():
         peer.measure(clients=4, count=50)  # warm
-    for _ in range(report.rounds(arguments)):
+    for number in range(report.rounds(arguments)):
         before = spawns_per_s()
-        for name, peer in peers.items():
-            rate, cpu_ms = peer.measure(clients=arguments.clients, count=arguments.count)
+        # Each round begins with another one, so that none is always measured after the same.
+        for name in _from(list(peers), number):
+            rate, cpu_ms = peers[name].measure(clients=arguments.clients, count=arguments.count)
             after = spawns_per_s()
             lines[name].rates.append(rate)
             lines[name].ratios.append(rate * 2 / (before + after))
             lines[name].cpu_ms.append(cpu_ms)
             before = after
     return lines
+
+
+def _from(names: list[str], number: int) -> list[str]:
+    """All of them, beginning with this one."""
+    at = number % len(names)
+    return names[at:] + names[:at]
 
 
 def _report(arguments: argparse.Namespace, lines: dict[str, Line], missing: dict[str, str]) -> report.Report:
