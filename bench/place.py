@@ -11,6 +11,8 @@ from pathlib import Path
 from bench import load
 from tests.processes import TOKEN, Service, adopt_orphans
 
+START_WITHIN_S = 120.0
+
 
 @contextmanager
 def place() -> Iterator[Path]:
@@ -27,7 +29,8 @@ def place() -> Iterator[Path]:
 def started(**settings: object) -> Iterator[Service]:
     """A service that is ready, ended afterwards."""
     adopt_orphans()
-    with place() as directory, Service(directory / "state", **settings).start(within_s=120) as service:  # type: ignore[arg-type]
+    with place() as directory, Service(directory / "state", **settings) as service:  # type: ignore[arg-type]
+        service.start(within_s=START_WITHIN_S)  # within the block, or one that does not become ready would be left
         yield service
 
 
