@@ -249,7 +249,7 @@ class Store:
     # Recording
 
     async def record(self, batch: list[Progress]) -> set[int]:
-        """Write these in one statement, so in one commit and one round trip; returns the ids whose row was where we thought it was.
+        """Write these in one statement and commit; returns the ids whose row was where we thought it was.
 
         The others are left as they are, to be read again: output is appended by compare-and-set, so it is
         never there twice, and a final row never changes.
