@@ -27,6 +27,7 @@ from protocol.places import Places
 ACCEPT_WITHIN_S = 1.5
 IDS_AT_ONCE = 256  # reserved ahead; what is not used at the end leaves a gap
 BATCH_COMMANDS = 256
+GATHER_S = 0.002  # for a commit that carries more of those that arrive in a crowd
 TRY_AGAIN_S = 1.0
 
 log = logging.getLogger("bashd.api")
@@ -60,6 +61,7 @@ class Handover:
         self._arrivals: deque[_Arrival] = deque()
         self._wake = asyncio.Event()
         self._waiting = 0  # rows that wait for their turn
+        self._crowded = False  # of late more than one arrived at a time: it pays to wait for more
         self._being_written = 0  # arrivals whose rows are on their way to the database
         self._handed_over_unknown = False  # rows may be marked as handed over that we have not been told of
         self._doubtful = Doubtful(places.not_accepted)
@@ -146,6 +148,8 @@ class Handover:
             if not self.opened:
                 continue  # who comes meanwhile waits a moment: most often it is that of our start
             try:
+                if self._crowded:
+                    await asyncio.sleep(GATHER_S)
                 await self._take_in()
                 # Between the two: among the rows that wait may be one whose client was told 503.
                 await self.refuse_doubtful()
@@ -172,6 +176,7 @@ class Handover:
             arrival = self._arrivals.popleft()
             if not arrival.answered:
                 batch.append(arrival)
+        self._crowded = len(batch) > 1
         if not batch:
             return
         self._being_written = len(batch)

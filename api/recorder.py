@@ -22,7 +22,7 @@ from protocol.fault import Fault
 from protocol.places import Places
 
 EVERY_S = 1.0
-GATHER_S = 0.005  # after the first end: one commit for those that follow it at once
+GATHER_S = 0.02  # after the first end: one commit for those that follow it at once
 TRY_AGAIN_S = (0.2, 2.0)  # while PostgreSQL is away: the first pause, doubled up to the last
 BATCH_BYTES = 8 * 1024 * 1024
 BATCH_COMMANDS = 500

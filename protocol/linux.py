@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import signal
+import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -129,6 +130,39 @@ def start_time(pid: int) -> int:
         return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
     finally:
         os.close(fd)
+
+
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def ticks() -> int:
+    """Clock ticks after boot, which is what start times are given in."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _TICK_NS
+
+
+def started_since(pid: int, before: int) -> int:
+    """The start time of ``pid``, which was started after ``before`` (``ticks``) and a moment ago.
+
+    Most often no tick has passed since, and then it is known: asking /proc costs thirty times as much.
+    """
+    return before if ticks() == before and _ticks_agree else start_time(pid)
+
+
+_ticks_agree = False
+
+
+def compare_ticks() -> None:
+    """See whether start times are what ``ticks`` says, as on Linux itself; else ``started_since`` always asks /proc.
+
+    Forks once, and waits for the child.
+    """
+    global _ticks_agree
+    before = ticks()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    _ticks_agree = before <= start_time(pid) <= ticks()
+    os.waitpid(pid, 0)
 
 
 def all_pids() -> "list[int]":

@@ -39,6 +39,7 @@ def serve(requests_fd: int, results_fd: int, outset: Outset, nofile: "tuple[int,
     resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
     # Those of a worker too, which inherits the handlers.
     wake_fd, _ = linux.wake_on_signals(control.STOP_SIGNAL, control.HURRY_SIGNAL, control.LISTEN_SIGNAL)
+    linux.compare_ticks()
     rehearse(outset)
     outset.title.set("bashd: forker")
     crew = Crew(outset, results_fd)
@@ -148,6 +149,7 @@ class Crew:
         next_fd, writer = os.pipe() if lasting else (-1, -1)
         self._above_all_fds = max(self._above_all_fds, next_fd + 1, writer + 1)
         berth = self._berths.pop() if self._berths else len(self._hands)
+        before = linux.ticks()
         try:
             pid = os.fork()
         except OSError:
@@ -161,7 +163,7 @@ class Crew:
             try:
                 os.dup2(0, 2)  # the script's stderr is its pipe; a worker speaks through the journal alone
                 self._close_all_but(next_fd, self._done_writer if lasting else -1)
-                status = serve_worker(self._outset, berth, command_id, next_fd, self._done_writer)
+                status = serve_worker(self._outset, berth, before, command_id, next_fd, self._done_writer)
             finally:
                 os._exit(status)
         if lasting:

@@ -65,7 +65,7 @@ def _work(places: Places, jump_ns: int) -> int:
             )
             os.closerange(3, 250)
             linux.wake_on_signals()
-            status = serve(outset, 0, 1, -1, -1)
+            status = serve(outset, 0, linux.ticks(), 1, -1, -1)
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -82,6 +82,7 @@ def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: Own
             stderr, stderr_writer = _pipe()
             opened += [stderr, stderr_writer]
         descriptors = [(stdin, 0), (stdout_writer, 1), (stderr_writer, 2), (script, SCRIPT_FD)]
+        before = linux.ticks()
         if user is None:
             os.chdir(cwd)
             pid = _spawn(surroundings.bash, argv, environment, descriptors)
@@ -95,7 +96,7 @@ def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: Own
     for fd in opened:
         if fd not in (stdout, stderr):
             os.close(fd)
-    return Bash(pid, linux.start_time(pid), stdout, stderr)  # there as long as we have not reaped it
+    return Bash(pid, linux.started_since(pid, before), stdout, stderr)
 
 
 def _user(name: "str | None") -> "pwd.struct_passwd | None":

@@ -17,35 +17,31 @@ class Condition:
     """A worker's condition at one moment."""
 
     def __init__(self) -> None:
-        self._facts = _facts()
+        self._files = [fd for name in _FILES if (fd := _open(f"/proc/self/{name}")) >= 0]
+        self._facts = self._look()
 
     def still_holds(self) -> bool:
         """True when nothing has changed since, and there is no child."""
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return _facts() == self._facts
+            return self._look() == self._facts
         return False
 
+    def _look(self) -> "list[object]":
+        return [
+            [resource.getrlimit(limit) for limit in _LIMITS],
+            os.getpriority(os.PRIO_PROCESS, 0),
+            os.sched_getscheduler(0),
+            os.sched_getaffinity(0),
+            linux.io_priority(),
+            [os.pread(fd, 4096, 0) for fd in self._files],
+            os.listdir("/proc/self/fd"),
+        ]
 
-def _facts() -> "list[object]":
-    return [
-        [resource.getrlimit(limit) for limit in _LIMITS],
-        os.getpriority(os.PRIO_PROCESS, 0),
-        os.sched_getscheduler(0),
-        os.sched_getaffinity(0),
-        linux.io_priority(),
-        [_read(f"/proc/self/{name}") for name in _FILES],
-        os.listdir("/proc/self/fd"),
-    ]
 
-
-def _read(path: str) -> bytes:
+def _open(path: str) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return b""  # this kernel does not have it
-    try:
-        return os.read(fd, 4096)
-    finally:
-        os.close(fd)
+        return -1  # this kernel does not have it

@@ -47,8 +47,11 @@ class Outset:
 class Worker:
     """This process as a worker: how it is reached, where it reports, and who it is."""
 
-    def __init__(self, outset: Outset, berth: int) -> None:
-        """``berth``: a small number that no other worker of the same forker has now. Raises ``OSError``."""
+    def __init__(self, outset: Outset, berth: int, before: int) -> None:
+        """``berth``: a small number that no other worker of the same forker has now. Raises ``OSError``.
+
+        ``before``: a moment before this process was forked (``linux.ticks``).
+        """
         self.outset = outset
         self.places = outset.places
         self.berth = berth
@@ -56,7 +59,7 @@ class Worker:
         self.wake_fd, self._wake_writer = linux.wake_here()
         self.reports_fd = os.open(self.places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._pid = os.getpid()
-        self._start_time = linux.start_time(self._pid)
+        self._start_time = linux.started_since(self._pid, before)
 
     def close(self) -> None:
         """Close what is our own."""

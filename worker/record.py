@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 READ_BYTES = 64 * 1024
-REPORT_AFTER_S = 0.015  # after the first change; a command that ends within it costs one report alone
+REPORT_AFTER_S = 0.020  # after the first change; a command that ends within it costs one report alone
 REPORT_EVERY_S = 0.025  # at most
 DISK_AGAIN_S = 0.5  # between two tries of a disk that takes nothing
 

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from protocol import journal
+from protocol import journal, linux
 from protocol.places import Places
 from worker import directory, run
 from worker.outset import Outset, Worker
@@ -37,7 +37,7 @@ def _run(outset: Outset) -> None:
         os.mkdir(path)
     os.mkfifo(places.reports)
     forkers_fd = signal.set_wakeup_fd(-1)
-    worker = Worker(outset, 0)
+    worker = Worker(outset, 0, linux.ticks())
     give_up_at = time.monotonic() + WITHIN_S
     try:
         for command_id in range(1, ROUNDS + 1):

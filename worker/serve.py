@@ -22,16 +22,16 @@ NEXT = struct.Struct("<q")  # forker → worker: the id of the command to be tak
 DONE = struct.Struct("<i")  # worker → forker: the pid of a worker that has dealt with its command and waits for another
 
 
-def serve(outset: Outset, berth: int, first: "int | None", next_fd: int, done_fd: int) -> int:
+def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd: int, done_fd: int) -> int:
     """Be a worker; returns its exit status. Called in the forked child.
 
-    ``first`` is the command it was forked for, None when it was forked ahead. Others come from ``next_fd``, whose end
+    ``berth`` and ``before`` are what a ``Worker`` is told. ``first`` is the command it was forked for, None when it was forked ahead. Others come from ``next_fd``, whose end
     is ours.
     """
     os.setsid()
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     try:
-        worker = Worker(outset, berth)
+        worker = Worker(outset, berth, before)
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
