@@ -44,7 +44,7 @@ from worker.run import EXIT_NO_DISK, EXIT_NOT_TAKEN
 
 MAX_TRIES = 5  # forks for a command that nobody took
 TRY_AGAIN_S = 0.2
-DELIVER_AGAIN_S = 0.02
+DELIVER_AGAIN_S = (0.001, 0.02)  # the first pause, doubled up to the last
 BY_SIGNAL_AFTER_S = 0.3  # how long a control pipe may be missing before the worker is told without
 DISK_AGAIN_S = 1.0
 API_CLOSE_S = 2.5  # of the shutdown's time: for the API to write the last rows, and the postmaster to end
@@ -130,10 +130,12 @@ class Supervisor:
         due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
         for child in self._children.values():
             due += [at for at in (child.silent_at, child.timeout_due, child.hurry_at) if at is not None]
-            if child.undelivered():
-                due.append(now + DELIVER_AGAIN_S)
+            for stop in child.undelivered()[:1]:
+                # Soon at first, for a worker makes its control pipe when it is told that it is wanted.
+                waited_s = now - (stop.by_signal_at - BY_SIGNAL_AFTER_S)
+                due.append(now + min(max(waited_s, DELIVER_AGAIN_S[0]), DELIVER_AGAIN_S[1]))
         if self._to_fork:
-            due.append(now + DELIVER_AGAIN_S)
+            due.append(now + DELIVER_AGAIN_S[1])
         if self._api.pid is None and not self._closing_sent:
             due.append(self._api.restart.start_at)
         if self._end_by is not None:

@@ -122,7 +122,9 @@ class Watch:
     def _begin_stop(self, number: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> None:
         """Signal the group and set the time for KILL. A second stop may only bring that time forward."""
         _hurry()
-        kill_at = time.monotonic() + grace_s
+        now = time.monotonic()
+        # Nobody is left to use a grace. The sweep counts them all by itself, alive or by their bodies.
+        kill_at = now if number == signal.SIGKILL else now + grace_s
         if self.stop is None:
             self.stop = Stop(reason, kill_at)
         self.stop.kill_at = min(self.stop.kill_at, kill_at)
@@ -133,7 +135,8 @@ class Watch:
             "grace_s": grace_s,
             "requested_at_ns": requested_at_ns,
         }
-        self.tree.count(self.tree.others())
+        if number != signal.SIGKILL:
+            self.tree.count(self.tree.others())
         # The signal first: a disk that is slow to take the frame must not hold up the stop.
         self.tree.signal_group(number)
         self._record.fact(journal.STOPPING, stopping)
