@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 
 from protocol import linux
 from protocol.config import Config
@@ -68,6 +67,6 @@ class ApiProcess:
 
             status = serve.run(self._config, self._socket_fd, self.orders, self.reports)
         except BaseException:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)

@@ -11,7 +11,6 @@ import resource
 import select
 import struct
 import sys
-import traceback
 
 from protocol import control, linux
 from worker import run
@@ -221,7 +220,7 @@ class Forker:
                 linux.die_with_parent(supervisor_pid)
                 serve(requests, results, outset, nofile)
             except BaseException:
-                traceback.print_exc(file=sys.stderr)
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         os.close(requests)

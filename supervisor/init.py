@@ -8,8 +8,8 @@ kills everything in it, so whatever does real work, and could fail at it, is a c
 import os
 import select
 import signal
+import sys
 import time
-import traceback
 
 from protocol import linux
 from protocol.config import Config
@@ -190,7 +190,7 @@ class Init:
             os.close(self._wake_writer)
             status = run(init_pid)
         except BaseException:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
 

@@ -7,7 +7,6 @@ import resource
 import select
 import signal
 import time
-import traceback
 
 from protocol import journal
 from worker import bash
@@ -50,6 +49,8 @@ def run(command_id: int, worker: Worker) -> int:
         told = _live(spec, record, fd, worker)
     except Exception:
         # Ours, so we end loudly: the supervisor deals with what is left and finds this as evidence.
+        import traceback  # here, because it would make every fork dearer: it is a tenth of the forker's memory
+
         record.crashed(traceback.format_exc()[-MAX_ERROR_CHARACTERS:])
         return EXIT_CRASHED
     return 0 if told else EXIT_NO_DISK

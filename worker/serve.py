@@ -25,8 +25,8 @@ DONE = struct.Struct("<i")  # worker → forker: the pid of a worker that has de
 def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd: int, done_fd: int) -> int:
     """Be a worker; returns its exit status. Called in the forked child.
 
-    ``berth`` and ``before`` are what a ``Worker`` is told. ``first`` is the command it was forked for, None when it was forked ahead. Others come from ``next_fd``, whose end
-    is ours.
+    ``berth`` and ``before`` are what a ``Worker`` is told. ``first`` is the command it was forked for, None when it was
+    forked ahead. Others come from ``next_fd``, whose end is ours.
     """
     os.setsid()
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
