@@ -28,10 +28,10 @@ def _spoil() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2, signal.SIGCHLD, signal.SIGALRM])
 
 
-@pytest.fixture(scope="module")
-def spoilt(place: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module", params=[1, 100], ids=["a worker each", "workers reused"])
+def spoilt(place: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
     """A service that was started from the worst surroundings, with its own PostgreSQL."""
-    service = Service(place / "spoilt")
+    service = Service(place / f"spoilt-{request.param}", commands_per_worker=request.param)
     with service.start(preexec_fn=_spoil, close_fds=False):
         yield service
 
