@@ -255,7 +255,7 @@ class Store:
         never there twice, and a final row never changes.
         """
         sql = """
-            with x as (
+            with progress as (
                 select * from jsonb_to_recordset(%s) as x (
                     id bigint, status text, reason text, exit_code int, signal int, pid int, worker_pid int,
                     started_at timestamptz, stop_requested_at timestamptz, ended_at timestamptz, duration_s float8,
@@ -269,7 +269,7 @@ class Store:
                     stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
                     swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
                     cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence
-                from x
+                from progress as x
                 where commands.id = x.id and commands.ended_at is null
                     and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
                 returning commands.id

@@ -338,7 +338,7 @@ def test_a_command_for_whose_control_pipe_the_disk_has_no_room_can_be_stopped(
     found = os.statvfs(disk.path)
     disk.remount(f"nr_inodes={found.f_files - found.f_ffree}")
 
-    command = service.started(service.run(f"echo begun; sleep {mark}"))
+    command = service.started(service.run(f"echo begun; sleep {mark}", cwd="/"))
     service.stop(command)
     ended = service.ended(command)
 

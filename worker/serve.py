@@ -43,7 +43,8 @@ def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd:
         if command_id is None:
             command_id = _wait_for_next(worker, next_fd)
             if command_id is None:
-                return 0
+                # If one lies in our pipe all the same, it has to be another's.
+                return run.EXIT_NOT_TAKEN
         status = run.run(command_id, worker)
         served += 1
         if status != 0 or served >= outset.commands_per_worker or condition is None:
@@ -62,8 +63,9 @@ def _wait_for_next(worker: Worker, next_fd: int) -> "int | None":
     poll.register(worker.wake_fd, select.POLLIN)
     while True:
         ready = dict(poll.poll())
+        # The signals first: a command is not to be ended by one that was sent before it came.
+        if worker.signals() & {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+            return None
         if next_fd in ready:
             order = os.read(next_fd, NEXT.size)
             return NEXT.unpack(order)[0] if order else None
-        if worker.signals() & {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
-            return None
