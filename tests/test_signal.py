@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import Any
 
@@ -113,6 +114,25 @@ def test_a_signal_of_the_first_moment_waits_for_the_worker(service: Service) -> 
     for command in commands:
         ended = service.ended(command)
         assert (ended.status, ended.signal) == ("failed", 9)
+
+
+def test_a_worker_passes_over_what_it_does_not_understand(service: Service) -> None:
+    """A later version may have more to say to it; an earlier one says only stops, and not that they are."""
+    command = service.run("echo ready; sleep 1000")
+    service.says(command, b"ready")
+    send(service, command, "CONT")  # now it listens
+    path = Places(str(service.state_dir)).control(command.id)
+    stop = {"signal": 15, "grace_s": 5, "reason": "client", "requested_at_ns": 1}
+
+    with open(path, "wb", buffering=0) as pipe:
+        pipe.write(b'{"do": "dance", "signal": 9}\n')
+        send(service, command, "CONT")
+        eventually(lambda: signalled(service, command) == [18, 18])
+        assert service.get(command).status == "running"
+        pipe.write(json.dumps(stop).encode() + b"\n")
+
+    ended = service.ended(command)
+    assert (ended.status, ended.reason, ended.signal) == ("stopped", "client", 15)
 
 
 def test_a_signal_needs_no_supervisor(own_service: StartService) -> None:
