@@ -7,11 +7,13 @@ import os
 import random
 import select
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -192,17 +194,22 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_request_that_waits_for_its_client_is_answered_at_the_end(service: Service) -> None:
-    """Also one whose client has more to say, and says nothing."""
+def test_a_request_whose_client_is_silent_is_answered_at_the_end(service: Service) -> None:
+    """The client has more to say, and says nothing; the command ends meanwhile."""
     command = service.run("read -r; exit 3", stdin_open=True)
     service.started(command)
+    head = (
+        f"POST /v1/commands/{command.id}/stdin HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {service.token}\r\nContent-Length: 1000\r\n\r\nline\n"
+    )
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+        client.sendall(head.encode())
 
-    def slowly() -> Iterator[bytes]:
-        yield b"line\n"
-        service.ended(command)
-        yield b"too late"
+        answer = client.recv(65536).decode()
 
-    refused(feed(service, command, slowly()), "has ended", "failed")
+    assert answer.startswith("HTTP/1.1 409 ")
+    assert f"Command {command.id} has ended: it is failed. 5 bytes of this request were taken before." in answer
 
 
 def test_bodies_of_one_command_come_one_after_the_other(service: Service) -> None:

@@ -7,6 +7,8 @@ writer is not its end, and writes the input that the command came with before an
 import errno
 import os
 
+from worker.record import DISK_TROUBLE
+
 
 class Feed:
     """The pipe and our writing end of it."""
@@ -59,6 +61,6 @@ class Feed:
         try:
             os.unlink(self._path)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EROFS, errno.EIO):
+            if error.errno not in DISK_TROUBLE | {errno.ENOENT}:
                 raise
-            # It has no name any more, or keeps it on a disk that takes nothing: nobody reads behind it.
+            # It has no name any more; or keeps it on a disk that takes nothing, and nobody reads behind it.
