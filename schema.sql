@@ -44,6 +44,8 @@ create table commands (
     cpu_s              double precision,
     max_rss_bytes      bigint,
     evidence           jsonb,
+    stdin_open         boolean          not null default false,  -- it may be fed while it runs
+    rerun_of           bigint,                     -- the command of which it is a copy, which may be gone by now
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -85,4 +87,4 @@ create table output (
 );
 alter table output alter column bytes set storage external;  -- raw output is read by ranges
 
-insert into schema_version (version) values (1);
+insert into schema_version (version) values (2);

@@ -13,8 +13,11 @@ from api import problems
 from api.access import Access
 from api.commands import Commands
 from api.handover import first_line
+from api.processes import Processes
 from api.routes import commands as command_routes
 from api.routes import health, seed
+from api.routes import steering as steering_routes
+from api.steering import Steering
 from api.store import DatabaseAway
 from protocol.config import Config
 
@@ -26,7 +29,7 @@ Application = Sanic[Any, Any]
 QUIET_S = 20 * 365 * 24 * 3600
 
 
-def build(config: Config, commands: Commands) -> Application:
+def build(config: Config, commands: Commands, steering: Steering, processes: Processes) -> Application:
     """The application; it starts nothing."""
     Sanic.test_mode = False
     app = Sanic("bashd", configure_logging=False)
@@ -44,6 +47,7 @@ def build(config: Config, commands: Commands) -> Application:
         access.check(request)
 
     app.blueprint(command_routes.blueprint(commands, config))
+    app.blueprint(steering_routes.blueprint(commands, steering, processes, config))
     app.blueprint(health.blueprint(commands, config))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)

@@ -28,10 +28,12 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
     stdin: str | None = None
+    stdin_open: bool = False
     run_as: str | None = None
     timeout_s: float | None = None  # None: no limit
     leftovers: str = "kill"
     merge_stderr: bool = False
+    rerun_of: int | None = None
     handed_boot_id: str | None = None  # None while it only waits
     status: str = "queued"
     reason: str | None = None
@@ -67,6 +69,7 @@ class Command:
             "env": self.env,
             "cwd": self.cwd,
             "stdin": self.stdin,
+            "stdin_open": self.stdin_open,
             "timeout_s": self.timeout_s,
             "grace_s": self.grace_s,
             "leftovers": self.leftovers,
@@ -75,6 +78,7 @@ class Command:
             "output_limit_bytes": self.output_limit_bytes,
             "name": self.name,
             "labels": self.labels,
+            "rerun_of": self.rerun_of,
             "created_at_us": (self.created_at - EPOCH) // timedelta(microseconds=1),
             "handed_boot_id": self.handed_boot_id,
         }
@@ -85,6 +89,11 @@ class Command:
         facts = dict(spec)
         created_at = EPOCH + timedelta(microseconds=facts.pop("created_at_us"))
         return cls(created_at=created_at, **facts)
+
+    def again(self, created_at: datetime) -> Command:
+        """A new command that asks for the same. It has no id yet."""
+        asked = {**self.spec(), "id": 0, "rerun_of": self.id, "handed_boot_id": None, "created_at_us": 0}
+        return replace(Command.from_spec(asked), created_at=created_at)
 
     def told_by(self, story: Story) -> Command:
         """This command as its journal tells it."""
@@ -133,11 +142,13 @@ class Command:
             "script": self.script if script_at_most is None else self.script[:script_at_most],
             "args": self.args,
             "cwd": self.cwd,
+            "stdin_open": self.stdin_open,
             "run_as": self.run_as,
             "timeout_s": self.timeout_s,
             "grace_s": self.grace_s,
             "leftovers": self.leftovers,
             "merge_stderr": self.merge_stderr,
+            "rerun_of": self.rerun_of,
             "created_at": _iso(self.created_at),
             "started_at": _iso(self.started_at),
             "stop_requested_at": _iso(self.stop_requested_at),

@@ -1,4 +1,4 @@
-"""What can be done with commands, without HTTP: accept, find, wait for, stop."""
+"""What can be done with commands, without HTTP: accept, find, wait for, stop, run again."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
-from api.command import Command, at
+from api.command import Command, at, now
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Live, Lives
-from api.models import CommandRequest
+from api.models import CommandRequest, check_run_as
 from api.output import Output
-from api.problems import NotFound, Unavailable
+from api.problems import Conflict, Malformed, NotFound, Unavailable
 from api.recorder import log_end
 from api.store import DatabaseAway, Store
+from protocol.config import Config
 
 DATABASE_WITHIN_S = 2.0
 HANDED_OVER_WITHIN_S = 1.0
@@ -43,6 +44,20 @@ class Commands:
         assert created_at is not None
         accepted = await self._handover.add(Command(id=0, created_at=created_at, **request.model_dump()))
         return self._lives.shown(accepted)
+
+    async def rerun(self, command_id: int, config: Config) -> Command:
+        """Accept a command that asks for the same as this one, whatever became of that.
+
+        Raises ``NotFound``, ``Conflict`` for one that cannot be run again, and what ``add`` raises.
+        """
+        command = await self.get(command_id)
+        if command.reason == "not_accepted":
+            raise Conflict(f"Command {command_id} was never accepted, so nobody knows its script.")
+        try:
+            check_run_as(command.run_as, config)  # what was right then may not be now
+        except Malformed as problem:
+            raise Conflict(f"Command {command_id} cannot be run again: {problem.detail}") from problem
+        return self._lives.shown(await self._handover.add(command.again(now())))
 
     async def get(self, command_id: int) -> Command:
         """The command as it is now; raises ``NotFound``, or ``Unavailable`` for one that is not live."""
@@ -142,6 +157,26 @@ class Commands:
         live.note_stop(requested_at)
         return live.command
 
+    async def running(self, command_id: int) -> Live:
+        """A command that has been handed over and has not ended.
+
+        Raises ``Conflict`` for one that still waits or has ended, ``NotFound``, and ``Unavailable``.
+        """
+        command = await self.get(command_id)
+        live = self._lives.get(command_id)
+        if live is None and not command.final:
+            if command.handed_boot_id is None:
+                raise Conflict(f"Command {command_id} is queued: it waits for its turn, and nobody listens yet.")
+            live, command = await self._handed_over(command_id)
+        if live is None or live.ended:
+            raise ended(command if live is None else live.command)
+        return live
+
+    @property
+    def closing(self) -> bool:
+        """True when those who wait are to be answered now."""
+        return self._closing
+
     async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
         stopped = await self._store.stop_waiting(command_id, requested_at)
         if stopped is not None:
@@ -194,6 +229,11 @@ class Commands:
         except DatabaseAway as error:
             raise Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}) from error
         raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
+
+
+def ended(command: Command) -> Conflict:
+    """Why nothing can be done with it any more."""
+    return Conflict(f"Command {command.id} has ended: it is {command.status}.")
 
 
 def _look_at_late_answer(task: asyncio.Future[Any]) -> None:

@@ -105,6 +105,15 @@ class Live:
         if not self.ended and self.command.stop_requested_at is None:
             self.command = replace(self.command, stop_requested_at=requested_at)
 
+    @property
+    def stdin_open(self) -> bool | None:
+        """Whether what is written into its stdin is read; None while nobody may write there yet."""
+        return self.story.stdin_open
+
+    def note_stdin_closed(self) -> None:
+        """Know that its stdin is closed, before the worker has written it down."""
+        self.story.stdin_open = False
+
     def is_abandoned(self) -> bool:
         """True when its journal was deleted under it and no worker holds that: no end will ever stand there."""
         return not self.ended and self._reader.is_abandoned()

@@ -68,6 +68,7 @@ class CommandRequest(BaseModel):
     env: dict[str, Text] = Field(default_factory=dict)
     cwd: Text | None = None
     stdin: Annotated[str, BeforeValidator(_utf8)] | None = None
+    stdin_open: StrictBool = False
     name: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     labels: dict[str, Annotated[Text, Field(max_length=200)]] = Field(default_factory=dict, max_length=50)
     timeout_s: PositiveSeconds | None = None
@@ -130,6 +131,25 @@ class StopRequest(BaseModel):
         return signal_number(value)
 
 
+class SignalRequest(BaseModel):
+    """The body of ``POST /v1/commands/{id}/signal``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    signal: int
+
+    @field_validator("signal", mode="before")
+    @classmethod
+    def _signal(cls, value: Any) -> int:
+        return signal_number(value)
+
+
+class RerunRequest(BaseModel):
+    """The body of ``POST /v1/commands/{id}/rerun``, if there is one: nothing can be changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 def signal_number(value: Any) -> int:
     """15, "TERM", "SIGTERM" or "term" as a number; raises ``ValueError``."""
     if isinstance(value, str):
@@ -179,11 +199,12 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
     arguments += sum(len(name.encode()) + len(one.encode()) + 2 for name, one in request.env.items())
     if arguments > MAX_ARGUMENTS_BYTES:
         raise TooLarge(f"args and env together take {arguments} bytes, allowed are {MAX_ARGUMENTS_BYTES}.")
-    _check_run_as(request.run_as, config)
+    check_run_as(request.run_as, config)
     return request
 
 
-def _check_run_as(run_as: str | None, config: Config) -> None:
+def check_run_as(run_as: str | None, config: Config) -> None:
+    """Raises ``Malformed`` for a user that scripts cannot be run as now."""
     if run_as is None:
         return
     if os.getuid() != 0:
@@ -205,6 +226,16 @@ def parse_stop(body: bytes) -> StopRequest:
     return _validate(StopRequest, parse_json(body) if body.strip() else {})
 
 
+def parse_signal(body: bytes) -> SignalRequest:
+    """A checked request to send a signal."""
+    return _validate(SignalRequest, parse_json(body))
+
+
+def parse_rerun(body: bytes) -> RerunRequest:
+    """A checked request to run a command again; an absent body is what it takes."""
+    return _validate(RerunRequest, parse_json(body) if body.strip() else {})
+
+
 def _validate(model: type[M], value: Any) -> M:
     if not isinstance(value, dict):
         raise Malformed("The body must be a JSON object.")
@@ -222,7 +253,7 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 def _message(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
-        return f"is not a field of this request; fields are {', '.join(model.model_fields)}"
+        return f"is not a field of this request; fields are {', '.join(model.model_fields) or 'none'}"
     if error["type"] == "missing":
         return "is required"
     message = str(error["msg"]).removeprefix("Value error, ")

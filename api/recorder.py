@@ -150,7 +150,8 @@ class Recorder:
     def forget(self, live: Live) -> None:
         """The final row is committed: the journal has done its work."""
         journals = () if self._spares.keep(live) else (self._places.journal(live.id),)
-        for path in (*journals, self._places.control(live.id)):
+        stdins = (self._places.stdin(live.id),) if live.command.stdin_open else ()
+        for path in (*journals, self._places.control(live.id), *stdins):
             try:
                 os.unlink(path)
             except FileNotFoundError:

@@ -23,9 +23,11 @@ from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
 from api.output import Output
+from api.processes import Processes
 from api.recorder import Recorder
 from api.recovery import Recovery
 from api.spares import Spares
+from api.steering import Steering
 from api.store import DatabaseAway, Store
 from protocol.config import Config, boot_id
 from protocol.fault import Fault
@@ -68,6 +70,8 @@ class Api:
         self.commands = Commands(
             store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
         )
+        self.steering = Steering(commands=self.commands, places=places)
+        self.processes = Processes(commands=self.commands, lives=self._lives, places=places)
         self.commands.recording_trouble = lambda: self._recorder.trouble
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
@@ -208,7 +212,7 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
     """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
     _log_to_stderr(config.log_format)
     api = Api(config, orders, reports)
-    app = build(config, api.commands)
+    app = build(config, api.commands, api.steering, api.processes)
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)
     app.run(

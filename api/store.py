@@ -162,13 +162,14 @@ class Store:
         sql = """
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
-                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at)
+                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
-                run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at
+                run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
+                rerun_of
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
-                output_limit_bytes bigint, created_at timestamptz)
+                output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint)
             order by id
             on conflict (id) do nothing
         """
@@ -190,6 +191,8 @@ class Store:
                 "merge_stderr": one.merge_stderr,
                 "output_limit_bytes": one.output_limit_bytes,
                 "created_at": one.created_at.isoformat(),
+                "stdin_open": one.stdin_open,
+                "rerun_of": one.rerun_of,
             }
             for one in commands
         ]

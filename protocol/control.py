@@ -1,4 +1,4 @@
-"""What the supervisor tells a worker over the command's control pipe, and the worker the supervisor in reports.
+"""What supervisor and API tell a worker over the command's control pipe, and the worker the supervisor in reports.
 
 Both are named pipes in the state directory, so both ways outlive either side. A control message is one line
 of JSON, a report a fixed record; each is one write of at most 4,096 bytes, which a pipe never tears (pipe(7)).
@@ -26,7 +26,21 @@ _REPORT = struct.Struct("<q")  # the id of a command whose journal has something
 
 def send_stop(path: str, *, signal: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> bool:
     """Tell the worker behind the control pipe to stop its command. False: nobody reads there (yet, or any more)."""
-    stop = {"signal": signal, "grace_s": grace_s, "reason": reason, "requested_at_ns": requested_at_ns}
+    stop = {"do": "stop", "signal": signal, "grace_s": grace_s, "reason": reason, "requested_at_ns": requested_at_ns}
+    return _send(path, stop)
+
+
+def send_signal(path: str, *, signal: int, requested_at_ns: int) -> bool:
+    """Tell the worker to send its command's group a signal, and do no more. False as for ``send_stop``."""
+    return _send(path, {"do": "signal", "signal": signal, "requested_at_ns": requested_at_ns})
+
+
+def send_close_stdin(path: str) -> bool:
+    """Tell the worker to let bash's stdin come to its end. False as for ``send_stop``."""
+    return _send(path, {"do": "close_stdin"})
+
+
+def _send(path: str, message: "dict[str, Any]") -> bool:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -34,7 +48,7 @@ def send_stop(path: str, *, signal: int, grace_s: float, reason: str, requested_
             return False
         raise
     try:
-        os.write(fd, json.dumps(stop).encode() + b"\n")
+        os.write(fd, json.dumps(message).encode() + b"\n")
     except (BlockingIOError, BrokenPipeError):
         return False  # full: the worker is not reading; or it went away this moment
     finally:
@@ -43,7 +57,7 @@ def send_stop(path: str, *, signal: int, grace_s: float, reason: str, requested_
 
 
 def parse_control(text: bytes) -> "list[dict[str, Any]]":
-    """The stops in what was read from a control pipe: whole lines, since each was one write."""
+    """The messages in what was read from a control pipe: whole lines, since each was one write."""
     return [json.loads(line) for line in text.splitlines() if line]
 
 

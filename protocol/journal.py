@@ -48,6 +48,8 @@ PAUSED = 8  # {"paused"}: bash was stopped by SIGSTOP or went on
 UNKILLABLE = 9  # {"processes": [{"pid", "wchan"}, …]}: KILL was sent long ago and they are still there
 CRASHED = 10  # {"traceback"}: the worker failed; evidence for "lost"
 ENDED = 11  # the last frame: status, reason, exit_code, signal, swept, usage, evidence
+SIGNALLED = 12  # {"signal", "requested_at_ns"}: a client had it sent to the group; it is no stop
+STDIN = 13  # {"open"}: from here on clients may write into the pipe that bash reads (stdin_open); or no more
 
 _HEADER = struct.Struct("<IIBq")
 _CHECKED = struct.Struct("<Bq")

@@ -15,6 +15,7 @@ class Places:
         self.reports = os.path.join(state_dir, "reports")
         self.journals = os.path.join(state_dir, "journals")
         self.controls = os.path.join(state_dir, "controls")
+        self.stdins = os.path.join(state_dir, "stdins")
         self.left = os.path.join(state_dir, "left")
         self.work = os.path.join(state_dir, "work")
         self.spare = os.path.join(state_dir, "spare")
@@ -28,6 +29,10 @@ class Places:
     def control(self, command_id: int) -> str:
         """The named pipe on which the command's worker takes stops and signals."""
         return os.path.join(self.controls, str(command_id))
+
+    def stdin(self, command_id: int) -> str:
+        """The named pipe that bash reads, of a command whose stdin is fed while it runs."""
+        return os.path.join(self.stdins, str(command_id))
 
     def left_file(self, command_id: int) -> str:
         """The file whose lock a worker holds while it stays as the parent of what a final command left."""

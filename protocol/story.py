@@ -23,6 +23,7 @@ class Story:
         self.missing: list[dict[str, Any]] = []  # {"stream", "from", "to", "reason"}
         self.stopping: dict[str, Any] | None = None  # the first stop; it gives the reason
         self.paused = False
+        self.stdin_open: bool | None = None  # None: nobody may write into it yet
         self.unkillable: dict[str, Any] | None = None
         self.crash: str | None = None
         self.ended: dict[str, Any] | None = None
@@ -50,6 +51,8 @@ class Story:
             self.stopping = self.stopping or frame.facts()
         elif kind == journal.PAUSED:
             self.paused = bool(frame.facts()["paused"])
+        elif kind == journal.STDIN:
+            self.stdin_open = bool(frame.facts()["open"])
         elif kind == journal.UNKILLABLE:
             self.unkillable = frame.facts()
         elif kind == journal.CRASHED:

@@ -132,10 +132,11 @@ class Kin:
 
     def tidy(self, command_id: int) -> None:
         """Remove what a dead worker would have removed, without waiting for it."""
-        try:
-            os.unlink(self._places.control(command_id))
-        except OSError:
-            pass  # it had not come so far; or the disk has become read-only, and the name leads nowhere
+        for path in (self._places.control(command_id), self._places.stdin(command_id)):
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # it had not come so far; or the disk has become read-only, and the name leads nowhere
         directory = self._places.directory(command_id)
         if os.path.exists(directory):
             self._removing.add(os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath}))

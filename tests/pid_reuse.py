@@ -54,12 +54,7 @@ def everything_dead(service: Service) -> list[int]:
 
 def behind_the_back_of_the_supervisor(service: Service) -> list[int]:
     """The same while the supervisor, which has adopted the worker, is held up: it sees that, and a stop, too late."""
-    command = running(service)
-    first = service.pid("bashd: supervisor")
-    kill(first)
-    eventually(lambda: service.pids("bashd: supervisor") not in ([], [first]))
-    eventually(service.is_ready)
-    supervisor = service.pid("bashd: supervisor")
+    command, supervisor = adopted(service)
     os.kill(supervisor, signal.SIGSTOP)
     kill_all(command)
     innocents = [innocent_as(command.worker_pid), innocent_as(command.pid)]
@@ -68,6 +63,36 @@ def behind_the_back_of_the_supervisor(service: Service) -> list[int]:
     os.kill(supervisor, signal.SIGCONT)
     lost(service, command)
     return innocents
+
+
+def shown_to_nobody(service: Service) -> list[int]:
+    """A supervisor that is held up has not noticed that worker and bash died: others with their pids are not shown."""
+    command, supervisor = adopted(service)
+    assert command.worker_pid in _parents(service, command)
+    os.kill(supervisor, signal.SIGSTOP)
+    kill_all(command)
+    innocents = [innocent_as(command.worker_pid), innocent_as(command.pid)]
+    assert service.get(command).status == "running"
+    assert _parents(service, command) == set()
+    os.kill(supervisor, signal.SIGCONT)
+    lost(service, command)
+    return innocents
+
+
+def _parents(service: Service, command: Command) -> set[int]:
+    answer = service.http.get(f"/v1/commands/{command.id}/processes")
+    assert answer.status_code == 200, answer.text
+    return {one["ppid"] for one in answer.json()["processes"]}
+
+
+def adopted(service: Service) -> tuple[Command, int]:
+    """A running command, and the supervisor that has adopted its worker from the one that forked it."""
+    command = running(service)
+    first = service.pid("bashd: supervisor")
+    kill(first)
+    eventually(lambda: service.pids("bashd: supervisor") not in ([], [first]))
+    eventually(service.is_ready)
+    return command, service.pid("bashd: supervisor")
 
 
 def running(service: Service) -> Command:

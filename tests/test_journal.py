@@ -63,6 +63,18 @@ def _salt(path: Path) -> bytes:
     return path.read_bytes()[len(journal.MAGIC) : journal.START]
 
 
+def test_kinds_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    """Whoever knows less than the writer reads what it knows."""
+    path = tmp_path / "42"
+    journal.create(str(path), 1, SPEC)
+    _append(path, [(journal.STDOUT, b"one"), (99, b"no JSON"), (journal.SIGNALLED, b'{"signal": 10}')])
+    _append(path, [(journal.ENDED, b'{"status": "succeeded"}')])
+
+    facts, _ = story.read(str(path))
+
+    assert (facts.stdout_bytes, facts.stopping, facts.ended) == (3, None, {"status": "succeeded"})
+
+
 def test_a_reader_goes_on_where_it_stood(tmp_path: Path) -> None:
     """A frame that is not finished yet is given once it is, and only once."""
     path = tmp_path / "42"

@@ -10,9 +10,9 @@ from tests.processes import FINAL, REPOSITORY, Service, eventually, is_alive, pr
 
 FIELDS = {
     "id", "name", "labels", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "paused", "script", "args",
-    "cwd", "run_as", "timeout_s", "grace_s", "leftovers", "merge_stderr", "created_at", "started_at",
-    "stop_requested_at", "ended_at", "duration_s", "stdout_bytes", "stderr_bytes", "truncated", "swept", "usage",
-    "evidence",
+    "cwd", "stdin_open", "run_as", "timeout_s", "grace_s", "leftovers", "merge_stderr", "rerun_of", "created_at",
+    "started_at", "stop_requested_at", "ended_at", "duration_s", "stdout_bytes", "stderr_bytes", "truncated", "swept",
+    "usage", "evidence",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import signal
 
 from protocol import linux
 from worker.directory import OwnDirectory
+from worker.feed import Feed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ class Bash:
         self.stderr_fd = stderr_fd
 
 
-def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: OwnDirectory) -> Bash:
+def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: OwnDirectory, feed: "Feed | None") -> Bash:
     """Start the script in a group of its own; raises ``SpawnError`` with nothing left behind.
 
-    ``own_directory`` is made for a command that names no ``cwd``; to remove it is the caller's.
+    ``own_directory`` is made for a command that names no ``cwd``, ``feed`` for one whose stdin is fed while it runs; to
+    remove them is the caller's.
     """
     user = _user(spec["run_as"])
     environment = {
@@ -70,10 +72,7 @@ def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: Own
         cwd = spec["cwd"] or own_directory.make(user)
         script = linux.sealed_memfd("script", spec["script"].encode())
         opened.append(script)
-        if spec["stdin"] is None:
-            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        else:
-            stdin = linux.sealed_memfd("stdin", spec["stdin"].encode())
+        stdin = _stdin(spec["stdin"], feed, user)
         opened.append(stdin)
         stdout, stdout_writer = _pipe()
         opened += [stdout, stdout_writer]
@@ -110,6 +109,14 @@ def _user(name: "str | None") -> "pwd.struct_passwd | None":
 
 def _home(user: "pwd.struct_passwd | None") -> "dict[str, str]":
     return {"HOME": user.pw_dir, "USER": user.pw_name} if user else {}
+
+
+def _stdin(text: "str | None", feed: "Feed | None", user: "pwd.struct_passwd | None") -> int:
+    if feed is not None:
+        return feed.open(None if user is None else (user.pw_uid, user.pw_gid))
+    if text is None:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    return linux.sealed_memfd("stdin", text.encode())
 
 
 def _pipe() -> "tuple[int, int]":

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class ControlPipe:
-    """A named pipe on which stops arrive. Until it is opened nobody can reach us, and who wants to tries again."""
+    """A named pipe on which we are told to stop, and more.
+
+    Until it is opened nobody can reach us, and who wants to tries again.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -24,7 +27,7 @@ class ControlPipe:
             pass  # of a worker that went before it took the command
         self.fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def stops(self) -> "list[dict[str, Any]]":
+    def messages(self) -> "list[dict[str, Any]]":
         """What has arrived."""
         return control.parse_control(os.read(self.fd, 65536))
 

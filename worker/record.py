@@ -53,9 +53,9 @@ class Record:
         """Write a frame that is not output, now or as soon as the disk takes it: the status must be true.
 
         Of several of one kind that have to wait the first is written, which is the one that counts; but the last of
-        those that say whether it is paused.
+        those that say how it stands.
         """
-        if kind == journal.PAUSED:
+        if kind in (journal.PAUSED, journal.STDIN):
             self._unwritten.pop(kind, None)
         self._unwritten.setdefault(kind, (self.now_ns(), facts))
         self._write_facts(journal.LAST_WORDS_BYTES)

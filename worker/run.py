@@ -12,6 +12,7 @@ from protocol import journal
 from worker import bash
 from worker.control_pipe import ControlPipe
 from worker.directory import OwnDirectory
+from worker.feed import Feed
 from worker.outset import Worker
 from worker.record import DISK_AGAIN_S, DISK_TROUBLE, READ_BYTES, Record
 from worker.watch import Watch
@@ -84,11 +85,15 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
     places, fault = worker.places, worker.outset.fault
     own_directory = OwnDirectory(places.directory(command_id), places.spare_directory(worker.berth))
     control_pipe = ControlPipe(places.control(command_id))
+    # Journals of an earlier version do not say whether stdin is to be fed.
+    feed = Feed(places.stdin(command_id), spec["stdin"]) if spec.get("stdin_open") else None
     fault.die_at("before_started")
     started = time.monotonic()
     try:
-        child = bash.start(spec, worker.outset.surroundings, own_directory)
+        child = bash.start(spec, worker.outset.surroundings, own_directory, feed)
     except bash.SpawnError as error:
+        if feed is not None:
+            feed.close()
         if not _end(record, _not_spawned(error), control_pipe, worker, told_to_go=False):
             return False
     else:
@@ -97,8 +102,12 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
             journal.STARTED, {"pid": child.pid, "start_time": child.start_time, "monotonic_s": time.monotonic()}
         )
         fault.die_at("after_started")
-        watch = Watch(spec, child, record, control_pipe=control_pipe, wake_fd=worker.wake_fd, started=started)
+        watch = Watch(
+            spec, child, record, control_pipe=control_pipe, feed=feed, wake_fd=worker.wake_fd, started=started
+        )
         status = watch.until_the_end()
+        if feed is not None:
+            feed.close()
         if watch.left:
             _hold_left_file(places.left_file(command_id))
         fault.die_at("before_ended")
@@ -146,7 +155,7 @@ def _end(
     while not told_to_go:
         for fd, _ in poll.poll(DISK_AGAIN_S * 1000):
             if fd == control_pipe.fd:
-                told_to_go = any(stop["reason"] == "shutdown" for stop in control_pipe.stops())
+                told_to_go = any(one.get("reason") == "shutdown" for one in control_pipe.messages())
             else:
                 told_to_go = bool({signal.SIGTERM, signal.SIGINT, signal.SIGHUP} & worker.signals())
         if record.end(at_ns, ending):

@@ -61,10 +61,14 @@ class Tree:
         return len(self._seen) - self.counted_in_group
 
     def signal_group(self, number: int) -> None:
-        """Send ``number`` to the group, and CONT after it: a stopped process sees no TERM until it goes on."""
+        """Send ``number`` to the group. Its id is ours for as long as we have not reaped its leader."""
         _kill_group(self.leader_pid, number)
+
+    def stop_group(self, number: int) -> None:
+        """Send ``number`` to the group, and CONT after it: a stopped process sees no TERM until it goes on."""
+        self.signal_group(number)
         if number != signal.SIGSTOP:
-            _kill_group(self.leader_pid, signal.SIGCONT)
+            self.signal_group(signal.SIGCONT)
 
     def kill_round(self) -> "list[linux.Process]":
         """Send KILL to the group and to all that escaped it, and reap what is dead. Returns who was alive.

@@ -2,6 +2,7 @@
 
         pipes ──▶ journal            bash and its group
       control ──▶ stop  ──────────▶  TERM+CONT … grace … KILL
+              └─▶ signal, stdin closed
        SIGCHLD ──▶ reap, look        └─▶ escapees: swept, until waitpid says that nobody is left
          clock ──▶ timeout, grace
 
@@ -17,6 +18,7 @@ import time
 from protocol import control, journal
 from worker.bash import Bash
 from worker.control_pipe import ControlPipe
+from worker.feed import Feed
 from worker.record import DISK_AGAIN_S, DISK_TROUBLE, Record, Streams
 from worker.tree import Tree
 
@@ -50,15 +52,20 @@ class Watch:
         record: Record,
         *,
         control_pipe: ControlPipe,
+        feed: "Feed | None",
         wake_fd: int,
         started: float,
     ) -> None:
-        """``wake_fd`` gives the numbers of the signals that reached us; ``started`` is monotonic."""
+        """``wake_fd`` gives the numbers of the signals that reached us; ``started`` is monotonic.
+
+        ``feed``: what bash reads, of a command whose stdin is fed while it runs.
+        """
         self._spec = spec
         self._bash = bash
         self._record = record
         self.streams = Streams(record, bash.stdout_fd, bash.stderr_fd)
         self._control_pipe = control_pipe
+        self._feed = feed
         self._wake_fd = wake_fd
         self.tree = Tree(bash.pid)
         self.stop: Stop | None = None
@@ -84,6 +91,9 @@ class Watch:
 
     def until_the_end(self) -> int:
         """Run until bash and what it started are dealt with; returns bash's wait status, bash being reaped."""
+        if self._feed is not None:
+            self._listen()  # at once: who feeds it may want to close it at once
+            self._feed_first(self._feed)
         while not self._step():
             self._wait()
         status = self.tree.reap_leader()
@@ -138,7 +148,7 @@ class Watch:
         if number != signal.SIGKILL:
             self.tree.count(self.tree.others())
         # The signal first: a disk that is slow to take the frame must not hold up the stop.
-        self.tree.signal_group(number)
+        self.tree.stop_group(number)
         self._record.fact(journal.STOPPING, stopping)
 
     def _begin_killing(self, now: float) -> None:
@@ -186,8 +196,10 @@ class Watch:
             if fd == self._wake_fd:
                 self._take_signals()
             elif fd == self._control_pipe.fd:
-                self._take_stops()
-            elif not self.streams.read(fd):
+                self._take_messages()
+            elif self._feed is not None and fd == self._feed.fd:
+                self._feed_first(self._feed)
+            elif fd in self.streams.kinds and not self.streams.read(fd):
                 self._poll.unregister(fd)
         now = time.monotonic()
         if self._record.report_due is not None and now >= self._record.report_due:
@@ -245,9 +257,36 @@ class Watch:
         if change is not None:
             self._record.fact(journal.PAUSED, {"paused": change.si_code == os.CLD_STOPPED})
 
-    def _take_stops(self) -> None:
-        for stop in self._control_pipe.stops():
-            self._begin_stop(stop["signal"], stop["grace_s"], stop["reason"], stop["requested_at_ns"])
+    def _take_messages(self) -> None:
+        for one in self._control_pipe.messages():
+            what = one.get("do", "stop")  # an earlier version tells of nothing else, and does not say so
+            if what == "stop":
+                self._begin_stop(one["signal"], one["grace_s"], one["reason"], one["requested_at_ns"])
+            elif what == "signal":
+                self.tree.signal_group(one["signal"])
+                signalled = {"signal": one["signal"], "requested_at_ns": one["requested_at_ns"]}
+                self._record.fact(journal.SIGNALLED, signalled)
+            elif what == "close_stdin" and self._feed is not None:
+                self._close_stdin(self._feed)
+            # A later version may know more; what we do not understand must not end the command.
+
+    def _feed_first(self, feed: Feed) -> None:
+        """Write what of the first input bash's pipe takes now; after the last of it others may write there."""
+        waited = feed.waits
+        feed.write()
+        if feed.waits and not waited:
+            self._poll.register(feed.fd, select.POLLOUT)
+        elif not feed.waits:
+            if waited:
+                self._poll.unregister(feed.fd)
+            self._record.fact(journal.STDIN, {"open": True})
+
+    def _close_stdin(self, feed: Feed) -> None:
+        """Let bash's stdin come to its end."""
+        if feed.waits:
+            self._poll.unregister(feed.fd)
+        feed.close()
+        self._record.fact(journal.STDIN, {"open": False})
 
 
 def _hurry() -> None:

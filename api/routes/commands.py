@@ -23,9 +23,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         parameters = Parameters(request.get_args(keep_blank_values=True))
         wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
         parameters.done()
-        if "idempotency-key" in request.headers:
-            message = "is not supported by this version"
-            raise Malformed(f"Idempotency-Key {message}.", errors=[("Idempotency-Key", message)])
+        refuse_idempotency_key(request)
         require_json(request)
         command = await commands.add(parse_command(request.body, config))
         if wait_s:
@@ -85,6 +83,13 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         await response.eof()
 
     return routes
+
+
+def refuse_idempotency_key(request: Request) -> None:
+    """Raises ``Malformed`` when the client believes that sending it twice would be once."""
+    if "idempotency-key" in request.headers:
+        message = "is not supported by this version"
+        raise Malformed(f"Idempotency-Key {message}.", errors=[("Idempotency-Key", message)])
 
 
 def require_json(request: Request) -> None:
