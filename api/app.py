@@ -12,9 +12,13 @@ from sanic import json as json_response
 from api import problems
 from api.access import Access
 from api.commands import Commands
+from api.events import Events
+from api.feed import Feed
 from api.handover import first_line
 from api.routes import commands as command_routes
+from api.routes import events as event_routes
 from api.routes import health, seed
+from api.routes import output as output_routes
 from api.store import DatabaseAway
 from protocol.config import Config
 
@@ -26,7 +30,7 @@ Application = Sanic[Any, Any]
 QUIET_S = 20 * 365 * 24 * 3600
 
 
-def build(config: Config, commands: Commands) -> Application:
+def build(config: Config, commands: Commands, events: Events, feed: Feed) -> Application:
     """The application; it starts nothing."""
     Sanic.test_mode = False
     app = Sanic("bashd", configure_logging=False)
@@ -44,6 +48,8 @@ def build(config: Config, commands: Commands) -> Application:
         access.check(request)
 
     app.blueprint(command_routes.blueprint(commands, config))
+    app.blueprint(output_routes.blueprint(commands))
+    app.blueprint(event_routes.blueprint(events, feed))
     app.blueprint(health.blueprint(commands, config))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)

@@ -35,7 +35,6 @@ class Commands:
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
-        self._closing = False
 
     async def add(self, request: CommandRequest) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
@@ -62,7 +61,7 @@ class Commands:
         """
         try:
             async with asyncio.timeout(seconds):
-                while not command.final and not self._closing:
+                while not command.final and not self._lives.closing:
                     live = self._lives.get(command.id)
                     if live is None:
                         command = await self._turn(command.id)
@@ -77,6 +76,8 @@ class Commands:
     async def started(self, command: Command) -> Command:
         """A command once it is live or final; raises ``Unavailable``."""
         while not command.final and self._lives.get(command.id) is None:
+            if self._lives.closing:
+                raise Unavailable("Bashd is shutting down.", headers={"Retry-After": "10"})
             command = await self._turn(command.id)
         return command
 
@@ -90,8 +91,7 @@ class Commands:
 
     def close(self) -> None:
         """Answer those who wait, with what is known now: the process is about to end."""
-        self._closing = True
-        self._lives.wake_all()
+        self._lives.close()
 
     async def page(
         self,
@@ -145,7 +145,8 @@ class Commands:
     async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
         stopped = await self._store.stop_waiting(command_id, requested_at)
         if stopped is not None:
-            self._handover.left_queue(command_id)
+            self._handover.left_queue()
+            self._lives.changed(stopped)
             log_end(stopped)
         return stopped
 

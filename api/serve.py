@@ -19,6 +19,8 @@ from api import migrations
 from api.app import Application, build
 from api.commands import Commands
 from api.disk import Disk
+from api.events import Events
+from api.feed import Feed
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
@@ -68,6 +70,9 @@ class Api:
         self.commands = Commands(
             store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
         )
+        self.events = Events(self.commands, self._lives, output)
+        self.feed = Feed(self._lives)
+        self._lives.on_change = self.feed.note
         self.commands.recording_trouble = lambda: self._recorder.trouble
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
@@ -201,6 +206,7 @@ class Api:
         self._handover.draining = True
         self._follow_to_the_end()
         self.commands.close()
+        self.feed.wake()
         self._app.stop(terminate=True)
 
 
@@ -208,7 +214,7 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
     """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
     _log_to_stderr(config.log_format)
     api = Api(config, orders, reports)
-    app = build(config, api.commands)
+    app = build(config, api.commands, api.events, api.feed)
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)
     app.run(
