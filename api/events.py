@@ -17,7 +17,7 @@ from api import sse
 from api.command import Command, iso
 from api.commands import Commands
 from api.live import Live, Lives, Mark
-from api.output import SILENCE_S, Closing, Output, Pause, within
+from api.output import Closing, Output, Pause
 from api.problems import Malformed, NotFound, Unavailable
 from api.store import STREAMS, Chunk, DatabaseAway
 
@@ -118,7 +118,7 @@ class Events:
                             yield event
                         if self._lives.closing:
                             return
-                        if not await within(turn, SILENCE_S):
+                        if not await sse.heard(turn):
                             yield sse.COMMENT
                         continue
                 async with aclosing(self._tell_recorded(command, told)) as events:

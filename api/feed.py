@@ -15,7 +15,6 @@ from itertools import takewhile
 from api import sse
 from api.command import SCRIPT_IN_LIST, Command
 from api.live import Lives
-from api.output import SILENCE_S, within
 
 KEPT_BYTES = 4 * 1024 * 1024  # of changes, about: some thousand commands
 AT_ONCE = 16  # changes that a reader takes at a time, and may hold while he is slow
@@ -76,7 +75,7 @@ class Feed:
             for change in self._after(number):
                 number = change.number
                 yield sse.encode("status", self._id(number), change.command.to_json(script_at_most=SCRIPT_IN_LIST))
-            if number == self._number and not self._lives.closing and not await within(self._next_word(), SILENCE_S):
+            if number == self._number and not self._lives.closing and not await sse.heard(self._next_word()):
                 yield sse.COMMENT
 
     def _after(self, number: int) -> list[_Change]:

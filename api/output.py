@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from enum import Enum
 
+from api import sse
 from api.command import Command
 from api.live import READER_HOLDS_BYTES, Live, Lives, Mark
 from api.store import STREAMS, Chunk, Store
 
 ROWS_AT_ONCE = 4  # of at most 64 KiB each: what a reader who takes his time keeps in our memory
-SILENCE_S = 15.0  # after so long without anything new those who listen are told that we are still there
 _NAMES = {number: name for name, number in STREAMS.items()}
 
 
@@ -20,7 +19,7 @@ class Pause(Enum):
     """What a follower is told between two pieces."""
 
     ALL_GIVEN = "there is nothing more for now"
-    SILENCE = "there has been nothing for SILENCE_S"
+    SILENCE = "there has been nothing for a while"
 
 
 class Closing(Exception):
@@ -98,7 +97,7 @@ class Output:
                 # Asked for before the word is passed: what changes while that is under way is not missed.
                 changed = live.next_change()
                 yield Pause.ALL_GIVEN
-                while not await within(changed, SILENCE_S):
+                while not await sse.heard(changed):
                     yield Pause.SILENCE
 
     async def stored(self, command_id: int, *, stream: int | None, offset: int) -> AsyncGenerator[Chunk, None]:
@@ -152,12 +151,6 @@ class Output:
             for command_id, chunks in (await self._store.tails(stored, tail_bytes)).items():
                 found[command_id] = b"".join(chunk.bytes for chunk in chunks)[-tail_bytes:]
         return found
-
-
-async def within(word: asyncio.Future[None], seconds: float) -> bool:
-    """Wait for a word that others may wait for too; false when none has come in time."""
-    done, _ = await asyncio.wait({word}, timeout=seconds)  # leaves it as it is, cancelled or not
-    return bool(done)
 
 
 def _start(chunk: Chunk, stream: int | None) -> int:
