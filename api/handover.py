@@ -213,10 +213,11 @@ class Handover:
     async def refuse_doubtful(self) -> None:
         """Let no command run whose client was told 503. Raises when PostgreSQL is away."""
         if self._doubtful.ids:
+            ids = list(self._doubtful.ids)
             await self._store.refuse(self._doubtful.ids)
-            for command in await self._store.get_many(list(self._doubtful.ids)):
-                self._lives.changed(self._lives.shown(command))
             self._doubtful.settle()
+            for command in await self._store.get_many(ids):
+                self._lives.changed(self._lives.shown(command))
 
     async def _hand_over_waiting(self) -> None:
         if self._handed_over_unknown:

@@ -191,7 +191,9 @@ class Lives:
         self._by_id: dict[int, Live] = {}
         self._arrived = asyncio.Event()
         self._turns: dict[int, set[asyncio.Future[None]]] = {}  # of those who wait for commands that wait
-        self.on_change: Callable[[Command], None] = lambda _command: None  # told of every change of a condition
+        self.on_change: Callable[[Command], None] = lambda _command: (
+            None
+        )  # told of every change of a condition; set before the first is added
         self.closing = False  # the process is about to end: nobody may wait any more
 
     def __len__(self) -> int:
@@ -218,7 +220,7 @@ class Lives:
 
     def add(self, command: Command) -> Live:
         """Begin to follow a command's journal; raises ``FileNotFoundError`` without one."""
-        live = self._by_id[command.id] = Live(command, self._places.journal(command.id), self._tell)
+        live = self._by_id[command.id] = Live(command, self._places.journal(command.id), self.on_change)
         self._arrived.set()
         self.announce(command.id)
         return live
@@ -255,11 +257,8 @@ class Lives:
 
     def changed(self, command: Command) -> None:
         """Note that a command that is not live is new, or has become another."""
-        self._tell(command)
-        self.announce(command.id)
-
-    def _tell(self, command: Command) -> None:
         self.on_change(command)
+        self.announce(command.id)
 
     def close(self) -> None:
         """Let everybody look again who waits for anything: the process is about to end."""
