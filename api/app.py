@@ -11,11 +11,15 @@ from sanic import json as json_response
 
 from api import problems
 from api.access import Access
+from api.changes import Changes
 from api.commands import Commands
+from api.events import Events
 from api.handover import first_line
 from api.processes import Processes
 from api.routes import commands as command_routes
+from api.routes import events as event_routes
 from api.routes import health, seed
+from api.routes import output as output_routes
 from api.routes import steering as steering_routes
 from api.steering import Steering
 from api.store import DatabaseAway
@@ -29,7 +33,9 @@ Application = Sanic[Any, Any]
 QUIET_S = 20 * 365 * 24 * 3600
 
 
-def build(config: Config, commands: Commands, steering: Steering, processes: Processes) -> Application:
+def build(
+    config: Config, *, commands: Commands, steering: Steering, processes: Processes, events: Events, changes: Changes
+) -> Application:
     """The application; it starts nothing."""
     Sanic.test_mode = False
     app = Sanic("bashd", configure_logging=False)
@@ -48,6 +54,8 @@ def build(config: Config, commands: Commands, steering: Steering, processes: Pro
 
     app.blueprint(command_routes.blueprint(commands, config))
     app.blueprint(steering_routes.blueprint(commands, steering, processes, config))
+    app.blueprint(output_routes.blueprint(commands))
+    app.blueprint(event_routes.blueprint(events, changes))
     app.blueprint(health.blueprint(commands, config))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)

@@ -60,6 +60,11 @@ class Command:
     def final(self) -> bool:
         return self.status in FINAL
 
+    @property
+    def condition(self) -> tuple[Any, ...]:
+        """What of it is worth a word to those who watch: when this differs, they are told of it."""
+        return self.status, self.paused, self.pid, self.stop_requested_at, self.evidence is None
+
     def spec(self) -> dict[str, Any]:
         """The first frame of its journal: what a worker needs, and what finds it again without the database."""
         return {
@@ -172,8 +177,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def iso(time: datetime) -> str:
+    """A time as HTTP shows it: ISO 8601, UTC, microseconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return None if time is None else iso(time)
 
 
 def _truncated(story: Story) -> dict[str, Any] | None:

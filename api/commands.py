@@ -36,7 +36,6 @@ class Commands:
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
-        self._closing = False
 
     async def add(self, request: CommandRequest) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
@@ -77,7 +76,7 @@ class Commands:
         """
         try:
             async with asyncio.timeout(seconds):
-                while not command.final and not self._closing:
+                while not command.final and not self._lives.closing:
                     live = self._lives.get(command.id)
                     if live is None:
                         command = await self._turn(command.id)
@@ -92,6 +91,8 @@ class Commands:
     async def started(self, command: Command) -> Command:
         """A command once it is live or final; raises ``Unavailable``."""
         while not command.final and self._lives.get(command.id) is None:
+            if self._lives.closing:
+                raise Unavailable("Bashd is shutting down.", headers={"Retry-After": "10"})
             command = await self._turn(command.id)
         return command
 
@@ -105,8 +106,7 @@ class Commands:
 
     def close(self) -> None:
         """Answer those who wait, with what is known now: the process is about to end."""
-        self._closing = True
-        self._lives.wake_all()
+        self._lives.close()
 
     async def page(
         self,
@@ -175,12 +175,13 @@ class Commands:
     @property
     def closing(self) -> bool:
         """True when those who wait are to be answered now."""
-        return self._closing
+        return self._lives.closing
 
     async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
         stopped = await self._store.stop_waiting(command_id, requested_at)
         if stopped is not None:
-            self._handover.left_queue(command_id)
+            self._handover.left_queue()
+            self._lives.changed(stopped)
             log_end(stopped)
         return stopped
 

@@ -135,10 +135,9 @@ class Handover:
         if self._waiting:
             self._wake.set()
 
-    def left_queue(self, command_id: int) -> None:
+    def left_queue(self) -> None:
         """A waiting command was stopped."""
         self._waiting = max(0, self._waiting - 1)
-        self._lives.announce(command_id)
 
     async def run(self) -> None:
         """Take in arrivals and hand over, for ever."""
@@ -209,6 +208,7 @@ class Handover:
         for arrival, command in zip(batch, commands, strict=True):
             if arrival.answered:
                 continue  # its row is there, and about to be refused
+            self._lives.changed(command)
             if command.handed_boot_id is None:
                 self._waiting += 1
             else:
@@ -218,8 +218,11 @@ class Handover:
     async def refuse_doubtful(self) -> None:
         """Let no command run whose client was told 503. Raises when PostgreSQL is away."""
         if self._doubtful.ids:
+            ids = list(self._doubtful.ids)
             await self._store.refuse(self._doubtful.ids)
             self._doubtful.settle()
+            for command in await self._store.get_many(ids):
+                self._lives.changed(self._lives.shown(command))
 
     async def _hand_over_waiting(self) -> None:
         if self._handed_over_unknown:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +20,7 @@ from protocol.story import Story
 
 INDEX_EVERY_BYTES = 256 * 1024  # of journal, between two entries of the index
 FOLLOW_AT_ONCE_BYTES = 4 * 1024 * 1024  # of journal, read in one go before others get their turn
+READER_HOLDS_BYTES = 64 * 1024  # of journal, by each who reads for a client: there may be hundreds, and slow ones
 _STREAM_OF = {journal.STDOUT: STREAMS["stdout"], journal.STDERR: STREAMS["stderr"]}
 
 
@@ -41,9 +42,10 @@ class Mark:
 class Live:
     """One command and the story of its journal so far."""
 
-    def __init__(self, command: Command, path: str) -> None:
+    def __init__(self, command: Command, path: str, on_change: Callable[[Command], None]) -> None:
         """Raises ``FileNotFoundError`` without a journal."""
         self.command = command
+        self._on_change = on_change
         self.story = Story()
         self._reader = journal.Reader(path)
         self._index = [Mark(journal.START, 0, 0)]
@@ -92,18 +94,18 @@ class Live:
         before = self._reader.position
         for frame in self._reader.frames(FOLLOW_AT_ONCE_BYTES):
             self.story.apply(frame)
-            if frame.end - self._index[-1].file >= INDEX_EVERY_BYTES:
+            # After output alone: so the bytes of both streams before a mark are where a kept byte ends.
+            if frame.kind in _STREAM_OF and frame.end - self._index[-1].file >= INDEX_EVERY_BYTES:
                 self._index.append(Mark(frame.end, self.story.stdout_bytes, self.story.stderr_bytes))
         if self._reader.position == before:
             return False
-        self.command = self.command.told_by(self.story)
-        self.wake()
+        self._show(self.command.told_by(self.story))
         return self._reader.position - before >= FOLLOW_AT_ONCE_BYTES
 
     def note_stop(self, requested_at: datetime) -> None:
         """Show that a stop was asked for, before the worker has written it down."""
         if not self.ended and self.command.stop_requested_at is None:
-            self.command = replace(self.command, stop_requested_at=requested_at)
+            self._show(replace(self.command, stop_requested_at=requested_at))
 
     @property
     def stdin_open(self) -> bool | None:
@@ -122,7 +124,12 @@ class Live:
         """Show that nobody can know how it ended."""
         self.story.ended = {"status": "lost", "reason": "journal_gone", "evidence": {"journal": "was deleted"}}
         self.story.ended_at_ns = at_ns
-        self.command = self.command.told_by(self.story)
+        self._show(self.command.told_by(self.story))
+
+    def _show(self, command: Command) -> None:
+        before, self.command = self.command, command
+        if command.condition != before.condition:
+            self._on_change(command)
         self.wake()
 
     def wake(self) -> None:
@@ -133,24 +140,31 @@ class Live:
 
     async def change(self) -> None:
         """Wait until something is new."""
+        # Shielded: one of many who wait may be cancelled.
+        await asyncio.shield(self.next_change())
+
+    def next_change(self) -> asyncio.Future[None]:
+        """The word that something is new, which many may wait for: nobody may cancel it."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        # Shielded: one of many who wait may be cancelled.
-        await asyncio.shield(self._changed)
+        return self._changed
 
     def mark_at(self, stream: int | None, offset: int) -> Mark:
         """A place at or before ``offset`` bytes of the stream."""
         index = bisect.bisect_right(self._index, offset, key=lambda mark: mark.of(stream))
         return self._index[max(0, index - 1)]
 
-    def pieces(self, mark: Mark) -> Iterator[tuple[Chunk | None, Mark]]:
+    def pieces(self, mark: Mark, *, hold_bytes: int | None = None) -> Iterator[tuple[Chunk | None, Mark]]:
         """The output after ``mark`` that has been followed, each piece with the place after it.
 
-        A missing range gives no chunk, only its place; the offsets go on behind it.
+        A missing range gives no chunk, only its place; the offsets go on behind it. ``hold_bytes``: no more of the
+        journal than this is kept in memory meanwhile, a single frame excepted.
         """
         stdout, stderr = mark.stdout, mark.stderr
         end = self._reader.position
         reader = self._reader.again(mark.file)
+        if hold_bytes is not None:
+            reader.READ_BYTES = (reader.READ_BYTES[0], hold_bytes)
         for frame in reader.frames():
             if frame.end > end:
                 return
@@ -186,6 +200,10 @@ class Lives:
         self._by_id: dict[int, Live] = {}
         self._arrived = asyncio.Event()
         self._turns: dict[int, set[asyncio.Future[None]]] = {}  # of those who wait for commands that wait
+        self.on_change: Callable[[Command], None] = lambda _command: (
+            None
+        )  # told of every change of a condition; set before the first is added
+        self.closing = False  # the process is about to end: nobody may wait any more
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -211,7 +229,7 @@ class Lives:
 
     def add(self, command: Command) -> Live:
         """Begin to follow a command's journal; raises ``FileNotFoundError`` without one."""
-        live = self._by_id[command.id] = Live(command, self._places.journal(command.id))
+        live = self._by_id[command.id] = Live(command, self._places.journal(command.id), self.on_change)
         self._arrived.set()
         self.announce(command.id)
         return live
@@ -246,8 +264,14 @@ class Lives:
             if not turn.done():
                 turn.set_result(None)
 
-    def wake_all(self) -> None:
-        """Let everybody look again who waits for anything."""
+    def changed(self, command: Command) -> None:
+        """Note that a command that is not live is new, or has become another."""
+        self.on_change(command)
+        self.announce(command.id)
+
+    def close(self) -> None:
+        """Let everybody look again who waits for anything: the process is about to end."""
+        self.closing = True
         for live in self:
             live.wake()
         for command_id in self._turns:

@@ -54,6 +54,10 @@ class MethodNotAllowed(Problem):
     status, code, title = 405, "method-not-allowed", "This method is not for this resource"
 
 
+class NotAcceptable(Problem):
+    status, code, title = 406, "not-acceptable", "There is no such form of it"
+
+
 class Conflict(Problem):
     status, code, title = 409, "conflict", "Not possible in this state"
 

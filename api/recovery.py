@@ -120,6 +120,8 @@ class Recovery:
                 log.error("command %d is lost: %s", row.id, action.value)
                 if live is not None:
                     self._recorder.forget(live)
+                for lost in await self._store.get_many([row.id]):
+                    self._lives.changed(lost)
 
     def _look(self, live: Live | None) -> Journal:
         if live is None:

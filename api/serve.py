@@ -17,8 +17,10 @@ import psycopg
 
 from api import migrations
 from api.app import Application, build
+from api.changes import Changes
 from api.commands import Commands
 from api.disk import Disk
+from api.events import Events
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
@@ -72,6 +74,9 @@ class Api:
         )
         self.steering = Steering(commands=self.commands, places=places)
         self.processes = Processes(commands=self.commands, lives=self._lives, places=places)
+        self.events = Events(self.commands, self._lives, output)
+        self.changes = Changes(self._lives)
+        self._lives.on_change = self.changes.note
         self.commands.recording_trouble = lambda: self._recorder.trouble
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
@@ -205,6 +210,7 @@ class Api:
         self._handover.draining = True
         self._follow_to_the_end()
         self.commands.close()
+        self.changes.wake()
         self._app.stop(terminate=True)
 
 
@@ -212,7 +218,14 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
     """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
     _log_to_stderr(config.log_format)
     api = Api(config, orders, reports)
-    app = build(config, api.commands, api.steering, api.processes)
+    app = build(
+        config,
+        commands=api.commands,
+        steering=api.steering,
+        processes=api.processes,
+        events=api.events,
+        changes=api.changes,
+    )
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)
     app.run(

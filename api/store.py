@@ -47,6 +47,12 @@ class Chunk:
     time: datetime
     bytes: bytes
 
+    def part(self, start: int, end: int) -> Chunk:
+        """The bytes from ``start`` up to ``end`` of it."""
+        if start == 0 and end >= len(self.bytes):
+            return self
+        return Chunk(self.position + start, self.stream, self.offset + start, self.time, self.bytes[start:end])
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -378,6 +384,21 @@ class Store:
             values = [command_id, stream, offset, stream, offset]
             row = await (await connection.execute(sql, values)).fetchone()
             return None if row is None or row[0] is None else int(row[0])
+
+    async def kept_around(self, command_id: int, position: int) -> tuple[int, int | None]:
+        """Where the last byte kept before ``position`` ends, and where the first one after it is (None: there is none).
+
+        Both are ``position`` when the bytes on both sides of it were kept.
+        """
+        sql = """
+            select coalesce(max(least(position + length(bytes), %s)) filter (where position < %s), 0),
+                min(greatest(position, %s)) filter (where position + length(bytes) > %s)
+            from output where command_id = %s
+        """
+        async with self._connection() as connection:
+            row = await (await connection.execute(sql, [*[position] * 4, command_id])).fetchone()
+            assert row is not None
+            return int(row[0]), None if row[1] is None else int(row[1])
 
     async def tails(self, ids: list[int], tail_bytes: int) -> dict[int, list[Chunk]]:
         """For each command the chunks, both streams, that hold its last ``tail_bytes``."""

@@ -15,9 +15,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import migrations
+from api import migrations, sse
 from api.command import Command, at
 from api.commands import Commands
+from api.events import Events
 from api.handover import Handover
 from api.link import Link
 from api.live import Lives
@@ -456,5 +457,35 @@ def test_a_stop_during_the_hand_over_is_not_lost(play: Callable[..., None]) -> N
 
         with pytest.raises(Unavailable):
             await core.commands.stop(77, 15, None)
+
+    play(scene)
+
+
+def test_a_silent_command_says_that_it_is_still_there(
+    play: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comment after each silence, be it that it waits for its turn or runs; and no event is lost over it."""
+    monkeypatch.setattr(sse, "SILENCE_S", 0.02)
+
+    async def scene(core: Core) -> None:
+        await core.add()
+        waits = await core.add()
+        events = Events(core.commands, core.lives, core.output).tell(waits.id, None)
+
+        got = [await anext(events) for _ in range(3)]
+
+        assert got[0].startswith(b"event: status\nid: 0-0-0\n")
+        assert got[1:] == [sse.COMMENT, sse.COMMENT]
+        await events.aclose()
+        assert core.lives._turns == {}, "who went away is still waited for"
+        running = Events(core.commands, core.lives, core.output).tell(waits.id - 1, None)
+        told = [await anext(running)]
+        core.write(waits.id - 1).append(journal.STDOUT, time.time_ns(), b"out")
+        while told[-1] != sse.COMMENT:
+            told.append(await anext(running))
+        core.hear(waits.id - 1)
+        while b"event: output" not in told[-1]:
+            told.append(await anext(running))
+        await running.aclose()
 
     play(scene)

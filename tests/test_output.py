@@ -6,9 +6,12 @@ import base64
 import hashlib
 import random
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import pytest
 
+from tests.conftest import StartService
 from tests.processes import Command, Service, eventually
 
 ALL_BYTES = bytes(range(256))
@@ -186,3 +189,126 @@ def test_what_a_script_prints_cannot_harm_the_record(service: Service) -> None:
     assert service.get(command).status == "failed"
     assert command.id in [one.id for one in service.page()]
     assert service.http.get(f"/command/{command.id}").json()["output"].startswith("\0\ufffd\0")
+
+
+# The end of it, what is missing of it
+
+
+def test_the_last_bytes_can_be_asked_for(service: Service) -> None:
+    """``tail`` of a stream or of both, while it runs and afterwards, and followed from there; not beside ``offset``."""
+    command = service.run("printf 0123456789; sleep 0.3; printf abcdef >&2; sleep 0.5; printf XYZ")
+    eventually(lambda: service.get(command).stderr_bytes == 6)
+
+    assert service.output(command, tail=4) == b"cdef"
+    assert service.output(command, tail=3, stream="stdout", follow="true") == b"789XYZ"
+    service.ended(command)
+    assert service.output(command, tail=5) == b"efXYZ"
+    assert service.output(command, tail=2, stream="stderr") == b"ef"
+    assert service.output(command, tail=5, limit=2) == b"ef"
+    assert service.output(command, tail=1000, stream="stdout") == b"0123456789XYZ"
+    for wrong in ({"tail": 0}, {"tail": "x"}, {"tail": 1, "offset": 0}):
+        answer = _ask(service, command, **wrong)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "tail")
+
+
+def test_a_place_whose_bytes_were_not_kept_is_refused(service: Service, mark: str) -> None:
+    """409 names them, while it runs and afterwards, and where to go on; who names no place gets what there is."""
+    script = f"head -c 30000 /dev/zero; sleep 0.3; printf err >&2; [ -z $1 ] || sleep {mark}"
+    living = service.run(script, output_limit_bytes=20_000, args=["wait"])
+    eventually(lambda: service.get(living).stderr_bytes == 3)
+    recorded = service.done(script, output_limit_bytes=20_000, args=[""])
+    eventually(lambda: not (service.state_dir / "journals" / str(recorded.id)).exists())
+
+    for command in (living, recorded):
+        for params in ({"stream": "stdout"}, {"stream": "both"}):
+            for offset in (20_000, 20_001, 29_999):
+                answer = _ask(service, command, offset=offset, **params)
+                assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict"), (offset, params)
+                error = answer.json()["errors"][0]
+                assert error["field"] == "offset"
+                assert "from 20000 up to 30000 " in error["message"]
+            assert service.output(command, offset=19_999, limit=1, **params) == b"\0"
+        assert service.output(command, offset=30_000, stream="stdout") == b""
+        assert service.output(command, offset=30_000) == b"err"
+        assert service.output(command) == b"\0" * 20_000 + b"err"
+        assert service.output(command, offset=0, stream="stderr") == b"err"
+        assert service.output(command, tail=10_002) == b"err"
+    service.stop(living)
+
+
+# As text
+
+
+def test_text_is_given_to_who_asks_for_it(service: Service) -> None:
+    """Valid UTF-8, stripped if wanted; and bytes to everybody else."""
+    command = service.done(
+        r"printf '\033[31mr\377d\033[0m\n\342'; sleep 0.2; printf x >&2; sleep 0.2; printf '\230\203'"
+    )
+
+    text = _ask(service, command, accept="text/plain")
+    assert (text.headers["content-type"], text.text) == ("text/plain; charset=utf-8", "\x1b[31mr\ufffdd\x1b[0m\nx☃")
+    assert text.headers["X-Content-Type-Options"] == "nosniff"
+    assert _ask(service, command, accept="text/plain", ansi="strip").text == "r\ufffdd\nx☃"
+    assert _ask(service, command, accept="text/plain", ansi="keep").text == text.text
+    lines = _ask(service, command, accept="text/plain", timestamps="true", stream="stdout", ansi="strip").text
+    began = command.started_at[:10]
+    assert [line.startswith(began) and line.partition(" ")[2] for line in lines.splitlines()] == ["r\ufffdd", "☃"]
+    for accept in ("*/*", "application/octet-stream", "text/html, */*;q=0.8", "application/*, text/plain;q=0.1"):
+        plain = _ask(service, command, accept=accept)
+        assert (plain.headers["content-type"], plain.content) == ("application/octet-stream", service.output(command))
+    for accept in ("text/plain, */*", "text/*", "text/plain;q=0.5, image/png", "*/*;q=0.1, text/plain"):
+        assert _ask(service, command, accept=accept).text == text.text, accept
+
+
+@pytest.mark.parametrize("accept", ["image/png", "text/html", "text/plain;q=0", "application/json, text/css"])
+def test_a_form_that_there_is_not_is_refused(service: Service, accept: str) -> None:
+    """406, and it says which there are."""
+    answer = _ask(service, service.done("true"), accept=accept)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (406, "application/problem+json")
+    assert "text/plain" in answer.json()["errors"][0]["message"]
+
+
+def test_what_is_for_text_is_refused_for_bytes(service: Service) -> None:
+    """400 that says how to ask for text; and 400 for what no parameter may be."""
+    command = service.done("true")
+
+    for params in ({"ansi": "strip"}, {"timestamps": "true"}):
+        answer = _ask(service, command, **params)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, next(iter(params)))
+        assert "text/plain" in answer.json()["detail"]
+    for params in ({"ansi": "maybe"}, {"timestamps": "1"}, {"stream": "stdin"}, {"foo": "bar"}):
+        assert _ask(service, command, accept="text/plain", **params).status_code == 400
+
+
+def test_text_can_be_followed(service: Service) -> None:
+    """Characters that come in two halves, and lines of both streams, come whole while it runs."""
+    command = service.run(
+        r"printf 'a\342'; sleep 0.2; echo err >&2; sleep 0.2; printf '\230\203\n'; sleep 0.2; printf end"
+    )
+
+    text = _ask(service, command, accept="text/plain", timestamps="true", follow="true").text
+
+    assert [line.split(" ", 1)[1] for line in text.splitlines()] == ["stderr err", "stdout a☃", "stdout end"]
+
+
+def _ask(service: Service, command: Command, *, accept: str = "*/*", **params: Any) -> httpx.Response:
+    return service.http.get(f"/v1/commands/{command.id}/output", params=params, headers={"Accept": accept})
+
+
+def test_a_follower_of_bytes_sees_that_the_service_has_gone(own_service: StartService) -> None:
+    """The answer is cut off at once, so nobody takes a part for the whole; of one that ended nothing is missing."""
+    service = own_service(on_shutdown="leave").start()
+    command = service.run("echo before; until [ -e go ]; do sleep 0.05; done; echo after")
+    got: list[bytes] = []
+    with service.http.stream("GET", f"/v1/commands/{command.id}/output", params={"follow": "true"}) as answer:
+        pieces = answer.iter_raw()
+        got.append(next(pieces))
+        service.tell()
+        with pytest.raises(httpx.RemoteProtocolError):
+            got.extend(pieces)
+    service.wait()
+
+    service.start()
+    (service.state_dir / "work" / str(command.id) / "go").touch()
+    assert b"".join(got) + service.output(command, offset=len(b"".join(got)), follow="true") == b"before\nafter\n"

@@ -1,4 +1,4 @@
-"""``/v1/commands``: run, look, wait, stop, read the output."""
+"""``/v1/commands``: run, look, wait, stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from api.command import SCRIPT_IN_LIST
 from api.commands import Commands
 from api.models import MAX_ID, MAX_WAIT_S, Parameters, parse_command, parse_id, parse_stop
 from api.problems import Malformed, NotJson
-from api.store import STREAMS
 from protocol.config import Config
 from protocol.status import STATUSES
 
@@ -63,24 +62,6 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         wanted = parse_stop(request.body)
         command = await commands.stop(parse_id(command_id), wanted.signal, wanted.grace_s)
         return json_response(command.to_json())
-
-    @routes.get("/<command_id:str>/output")
-    async def output(request: Request, command_id: str) -> None:
-        parameters = Parameters(request.get_args(keep_blank_values=True))
-        stream = parameters.text("stream", ("both", *STREAMS)) or "both"
-        offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
-        limit = parameters.integer("limit", least=1, most=MAX_ID, default=0) or None
-        follow = parameters.flag("follow")
-        parameters.done()
-        command = await commands.get(parse_id(command_id))
-        if follow:
-            command = await commands.started(command)
-        response = await request.respond(content_type="application/octet-stream")
-        async for piece in commands.output.read(
-            command, stream=STREAMS.get(stream), offset=offset, limit=limit, follow=follow
-        ):
-            await response.send(piece)
-        await response.eof()
 
     return routes
 
