@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.conftest import StartService
-from tests.processes import FINAL, Command, Service
+from tests.processes import FINAL, Command, Service, eventually
 
 ASKED = (
     "script", "args", "cwd", "stdin_open", "run_as", "name", "labels", "timeout_s", "grace_s", "leftovers",
@@ -25,6 +25,11 @@ def rerun(service: Service, command: Command, **params: float) -> Command:
     assert again.id > command.id
     assert again.rerun_of == command.id
     return again
+
+
+def _recorded(service: Service) -> None:
+    """Returns when all that is known to the API stands in its rows."""
+    eventually(lambda: not os.listdir(service.state_dir / "journals"))
 
 
 def test_a_command_runs_again_with_all_that_was_asked_for(service: Service) -> None:
@@ -124,6 +129,7 @@ def test_what_was_never_accepted_has_no_script_to_run(own_service: StartService,
     """Its row may be all that there is of it."""
     service = own_service(database_url=database_url).start()
     first = service.done("true")
+    _recorded(service)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("update commands set status = 'stopped', reason = 'not_accepted' where id = %s", [first.id])
 
@@ -139,6 +145,7 @@ def test_a_user_that_is_gone_is_said_before_anything_is_created(own_service: Sta
     service = own_service(database_url=database_url).start()
     first = service.done("id -un", run_as="nobody")
     assert service.output(service.ended(rerun(service, first))) == b"nobody\n"
+    _recorded(service)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("update commands set run_as = 'whoever' where id = %s", [first.id])
 
