@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from api.command import Command, at
 from api.handover import Handover, first_line
+from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Live, Lives
 from api.models import CommandRequest
@@ -39,10 +40,33 @@ class Commands:
 
     async def add(self, request: CommandRequest) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
-        created_at = at(time.time_ns())
-        assert created_at is not None
-        accepted = await self._handover.add(Command(id=0, created_at=created_at, **request.model_dump()))
+        accepted = await self._handover.add(_new(request))
+        assert isinstance(accepted, Command)
         return self._lives.shown(accepted)
+
+    async def add_once(self, request: CommandRequest, once: Once) -> tuple[Command, bool]:
+        """The command of this request, and whether it is new: the first with this key makes it, others find it.
+
+        Raises what ``add`` does, and ``Conflict`` when the key belongs to another request.
+        """
+        # Looked for first: a command that was accepted is found while the queue or the disk is full.
+        holder = await self._holder(once.key)
+        while True:
+            if holder is None:
+                accepted = await self._handover.add(_new(request), once)
+                if isinstance(accepted, Command):
+                    return self._lives.shown(accepted), True
+                holder = accepted
+            holder.check(once)
+            try:
+                return await self.get(holder.command_id), False
+            except NotFound:
+                holder = None  # it was removed this moment, and its key with it
+
+    async def _holder(self, key: str) -> Holder | None:
+        """Who has the key for certain. Who may yet be refused is looked at when that is decided."""
+        holder = (await self._ask_database(self._store.holders([key]))).get(key)
+        return holder if holder is not None and self._handover.is_certain(holder.command_id) else None
 
     async def get(self, command_id: int) -> Command:
         """The command as it is now; raises ``NotFound``, or ``Unavailable`` for one that is not live."""
@@ -194,6 +218,12 @@ class Commands:
         except DatabaseAway as error:
             raise Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}) from error
         raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
+
+
+def _new(request: CommandRequest) -> Command:
+    created_at = at(time.time_ns())
+    assert created_at is not None
+    return Command(id=0, created_at=created_at, **request.model_dump())
 
 
 def _look_at_late_answer(task: asyncio.Future[Any]) -> None:

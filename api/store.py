@@ -24,6 +24,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.command import Command
+from api.idempotency import Holder, Once
 
 # InternalError is what a server says that takes no writes now (a standby after a failover).
 DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
@@ -159,55 +160,76 @@ class Store:
 
     async def add(self, commands: list[Command]) -> None:
         """Insert these, all or none, in one commit. One that is there already is left as it is."""
+        await self._add(commands, {})
+
+    async def add_once(self, commands: list[Command], once: dict[int, Once]) -> dict[int, Holder | None]:
+        """As ``add``, but those that ``once`` names only if nobody has their key. Gives those that were not inserted.
+
+        Of two with the same key the first is inserted. A key that is being written by another transaction is waited
+        for. A holder is None when it has gone meanwhile, so that the key is free again.
+        """
+        added = await self._add(commands, once)
+        missed = {command_id: one.key for command_id, one in once.items() if command_id not in added}
+        holders = await self.holders(list(missed.values())) if missed else {}
+        return {command_id: holders.get(key) for command_id, key in missed.items()}
+
+    async def holders(self, keys: list[str]) -> dict[str, Holder]:
+        """Who has these keys, as far as anybody has."""
+        sql = "select idempotency_key, id, request_digest from commands where idempotency_key = any(%s)"
+        async with self._connection() as connection:
+            rows = await (await connection.execute(sql, [keys])).fetchall()
+            return {key: Holder(command_id, bytes(digest)) for key, command_id, digest in rows}
+
+    async def _add(self, commands: list[Command], once: dict[int, Once]) -> set[int]:
+        """Insert what is not there yet; returns the ids that were inserted, if ``once`` names any."""
         sql = """
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
-                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at)
+                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at,
+                idempotency_key, request_digest)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
-                run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at
+                run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at,
+                idempotency_key, decode(request_digest, 'hex')
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
-                output_limit_bytes bigint, created_at timestamptz)
+                output_limit_bytes bigint, created_at timestamptz, idempotency_key text, request_digest text)
             order by id
-            on conflict (id) do nothing
+            on conflict do nothing
         """
-        rows = [
-            {
-                "id": one.id,
-                "handed_boot_id": one.handed_boot_id,
-                "name": one.name,
-                "labels": one.labels,
-                "script": one.script,
-                "args": one.args,
-                "env": one.env,
-                "cwd": one.cwd,
-                "stdin": None if one.stdin is None else base64.b64encode(one.stdin.encode()).decode(),
-                "run_as": one.run_as,
-                "timeout_s": one.timeout_s,
-                "grace_s": one.grace_s,
-                "leftovers": one.leftovers,
-                "merge_stderr": one.merge_stderr,
-                "output_limit_bytes": one.output_limit_bytes,
-                "created_at": one.created_at.isoformat(),
-            }
-            for one in commands
-        ]
+        if any(one.labels for one in commands):
+            sql = f"""
+                with added as ({sql} returning id, labels), labelled as (
+                    insert into labels (name, value, command_id)
+                    select label.key, label.value, id from added, jsonb_each_text(labels) as label
+                )
+                select id from added
+            """  # noqa: S608  (the statement above)
+        elif once:
+            sql += " returning id"
+        rows = [_new_row(one, once.get(one.id)) for one in commands]
         async with self._connection() as connection:
-            await connection.execute(sql, [self._node_id, Jsonb(rows)])
+            cursor = await connection.execute(sql, [self._node_id, Jsonb(rows)])
+            return {row[0] for row in await cursor.fetchall()} if once else set()
 
     async def refuse(self, ids: list[int]) -> None:
         """See to it that these, whose clients were told 503, never run, whether their rows are there, or come, or not.
 
         PostgreSQL may still be at work on an insert whose connection was lost. So a row is made for each that has
-        none: an insert that comes later finds it and changes nothing.
+        none: an insert that comes later finds it and changes nothing. Their keys are free again.
         """
         sql = """
-            insert into commands (id, node_id, status, reason, script, grace_s, leftovers, merge_stderr,
-                output_limit_bytes, created_at, ended_at)
-            select id, %s, 'stopped', 'not_accepted', '', 0, 'kill', false, 0, now(), now() from unnest(%s::bigint[]) id
-            on conflict (id) do update set status = 'stopped', reason = 'not_accepted', ended_at = commands.created_at
-            where commands.ended_at is null and commands.pid is null
+            with refused as (
+                insert into commands (id, node_id, status, reason, script, grace_s, leftovers, merge_stderr,
+                    output_limit_bytes, created_at, ended_at)
+                select id, %s, 'stopped', 'not_accepted', '', 0, 'kill', false, 0, now(), now()
+                from unnest(%s::bigint[]) id
+                on conflict (id) do update set status = 'stopped', reason = 'not_accepted',
+                    ended_at = commands.created_at, idempotency_key = null, request_digest = null
+                where commands.ended_at is null and commands.pid is null
+                returning status
+            )
+            insert into ends (status, count) select status, count(*) from refused group by status
         """
         async with self._connection() as connection:
             await connection.execute(sql, [self._node_id, ids])
@@ -238,9 +260,14 @@ class Store:
     async def stop_waiting(self, command_id: int, at: datetime) -> Command | None:
         """End a command that only waits, without starting it. None when it does not wait (any more)."""
         sql = f"""
-            update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s
-            where id = %s and ended_at is null and handed_boot_id is null
-            returning {", ".join(_COLUMNS)}
+            with stopped as (
+                update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s
+                where id = %s and ended_at is null and handed_boot_id is null
+                returning {", ".join(_COLUMNS)}
+            ), counted as (
+                insert into ends (status, count) select status, 1 from stopped
+            )
+            select * from stopped
         """  # noqa: S608  (our own column names)
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             row = await (await cursor.execute(sql, [at, at, command_id])).fetchone()
@@ -272,7 +299,10 @@ class Store:
                 from x
                 where commands.id = x.id and commands.ended_at is null
                     and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
-                returning commands.id
+                returning commands.id, commands.status, commands.ended_at
+            ), counted as (
+                insert into ends (status, count)
+                select status, count(*) from written where ended_at is not null group by status
             ), appended as (
                 insert into output (command_id, position, stream, "offset", time, bytes)
                 select chunk.* from unnest(
@@ -298,7 +328,11 @@ class Store:
     async def finish_unstarted(self, command_id: int, status: str, reason: str, at: datetime) -> None:
         """Record the end of a command of which no journal tells."""
         sql = """
-            update commands set status = %s, reason = %s, ended_at = %s where id = %s and ended_at is null
+            with ended as (
+                update commands set status = %s, reason = %s, ended_at = %s where id = %s and ended_at is null
+                returning status
+            )
+            insert into ends (status, count) select status, 1 from ended
         """
         async with self._connection() as connection:
             await connection.execute(sql, [status, reason, at, command_id])
@@ -397,6 +431,30 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
+    row = {
+        "id": command.id,
+        "handed_boot_id": command.handed_boot_id,
+        "name": command.name,
+        "labels": command.labels,
+        "script": command.script,
+        "args": command.args,
+        "env": command.env,
+        "cwd": command.cwd,
+        "stdin": None if command.stdin is None else base64.b64encode(command.stdin.encode()).decode(),
+        "run_as": command.run_as,
+        "timeout_s": command.timeout_s,
+        "grace_s": command.grace_s,
+        "leftovers": command.leftovers,
+        "merge_stderr": command.merge_stderr,
+        "output_limit_bytes": command.output_limit_bytes,
+        "created_at": command.created_at.isoformat(),
+    }
+    if once is not None:
+        row["idempotency_key"], row["request_digest"] = once.key, once.digest.hex()
+    return row
 
 
 def _progress_row(one: Progress) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from sanic import json as json_response
 
 from api.command import SCRIPT_IN_LIST
 from api.commands import Commands
+from api.idempotency import HEADER, Once, digest_of_command, parse_key
 from api.models import MAX_ID, MAX_WAIT_S, Parameters, parse_command, parse_id, parse_stop
-from api.problems import Malformed, NotJson
+from api.problems import NotJson
 from api.store import STREAMS
 from protocol.config import Config
 from protocol.status import STATUSES
@@ -23,14 +24,18 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         parameters = Parameters(request.get_args(keep_blank_values=True))
         wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
         parameters.done()
-        if "idempotency-key" in request.headers:
-            message = "is not supported by this version"
-            raise Malformed(f"Idempotency-Key {message}.", errors=[("Idempotency-Key", message)])
+        key = parse_key(request.headers.getall(HEADER, []))
         require_json(request)
-        command = await commands.add(parse_command(request.body, config))
+        wanted = parse_command(request.body, config)
+        if key is None:
+            command, new = await commands.add(wanted), True
+        else:
+            once = Once(key, digest_of_command(wanted, config.default_timeout_s))
+            command, new = await commands.add_once(wanted, once)
         if wait_s:
             command = await commands.wait(command, wait_s)
-        return json_response(command.to_json(), 201, headers={"Location": f"/v1/commands/{command.id}"})
+        headers = {"Location": f"/v1/commands/{command.id}"}
+        return json_response(command.to_json(), 201 if new else 200, headers=headers)
 
     @routes.get("/")
     async def page(request: Request) -> HTTPResponse:
