@@ -14,7 +14,7 @@ from api.access import Access
 from api.commands import Commands
 from api.handover import first_line
 from api.routes import commands as command_routes
-from api.routes import health, seed
+from api.routes import figures, health, seed
 from api.store import DatabaseAway
 from protocol.config import Config
 
@@ -44,6 +44,7 @@ def build(config: Config, commands: Commands) -> Application:
         access.check(request)
 
     app.blueprint(command_routes.blueprint(commands, config))
+    app.blueprint(figures.blueprint(commands))
     app.blueprint(health.blueprint(commands, config))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)

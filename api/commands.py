@@ -17,7 +17,8 @@ from api.models import CommandRequest
 from api.output import Output
 from api.problems import NotFound, Unavailable
 from api.recorder import log_end
-from api.store import DatabaseAway, Store
+from api.selection import Selection
+from api.store import DatabaseAway, SearchTooLong, Store
 
 DATABASE_WITHIN_S = 2.0
 HANDED_OVER_WITHIN_S = 1.0
@@ -122,22 +123,26 @@ class Commands:
         *,
         limit: int,
         offset: int = 0,
-        before_id: int | None = None,
-        status: str | None = None,
+        selection: Selection = Selection(),  # noqa: B008  (frozen)
         ascending: bool = False,
     ) -> list[Command]:
         """Commands as they are now, newest first unless ``ascending``."""
-        rows = await self._ask_database(
-            self._store.page(
-                limit=limit,
-                offset=offset,
-                before_id=before_id,
-                status=status,
-                live=self._lives.statuses(),
-                ascending=ascending,
-            )
+        # One that ends, is recorded and forgotten while PostgreSQL reads is shown as it ended, not as its row was read.
+        before = {live.id: live for live in self._lives}
+        asking = self._store.page(
+            limit=limit, offset=offset, selection=selection, live=self._lives.statuses(), ascending=ascending
         )
-        return [self._lives.shown(row) for row in rows]
+        try:
+            rows = await self._ask_database(asking)
+        except SearchTooLong as error:
+            raise Unavailable("PostgreSQL did not find them in time; ask for less at once.") from error
+        return [self._lives.shown(before[row.id].command if row.id in before else row) for row in rows]
+
+    async def counts(self) -> dict[str, int]:
+        """How many commands there are with each status, as they are now."""
+        # Asked for first: what ends meanwhile is counted as what it was.
+        live = self._lives.statuses()
+        return await self._ask_database(self._store.counts(live))
 
     async def stop(self, command_id: int, signal: int, grace_s: float | None) -> Command:
         """Stop a command, whatever state it is in; twice is harmless.

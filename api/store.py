@@ -25,6 +25,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.command import Command
 from api.idempotency import Holder, Once
+from api.selection import SEARCHED, Selection
+from protocol.status import STATUSES
 
 # InternalError is what a server says that takes no writes now (a standby after a failover).
 DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
@@ -32,10 +34,16 @@ NeverSent = PoolTimeout  # the one of them that says: no connection was to be ha
 
 OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database
 POOL_TIMEOUT_S = 2.0
+SUM_UP_EVERY = 1000  # batches: then the table of ends is small at any time
+SEARCH_WITHIN_S = 1.8  # then PostgreSQL gives up: nobody waits for the page any more
 TRUSTED_S = 1.0  # how long a connection that has just worked is believed to work
 _COLUMNS = [one.name for one in fields(Command) if one.name != "paused"]
 _SELECT = f"select {', '.join(_COLUMNS)} from commands"  # noqa: S608  (our own column names)
 STREAMS = {"stdout": 1, "stderr": 2}
+
+
+class SearchTooLong(Exception):
+    """PostgreSQL did not find the commands in the time it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,7 @@ class Store:
         self._node_id = node_id
         self._owner: AsyncConnection[Any] | None = None
         self._conninfo = conninfo
+        self._counted = 0  # batches recorded since we began
         self._used_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()  # last, monotonic
         self._pool = AsyncConnectionPool(
             conninfo,
@@ -323,7 +332,11 @@ class Store:
         )
         async with self._connection() as connection:
             cursor = await connection.execute(sql, [Jsonb([_progress_row(one) for one in batch]), *columns])
-            return {row[0] for row in await cursor.fetchall()}
+            written = {row[0] for row in await cursor.fetchall()}
+        self._counted += 1
+        if self._counted % SUM_UP_EVERY == 0:
+            await self.sum_up()
+        return written
 
     async def finish_unstarted(self, command_id: int, status: str, reason: str, at: datetime) -> None:
         """Record the end of a command of which no journal tells."""
@@ -357,29 +370,81 @@ class Store:
         self,
         *,
         limit: int,
-        before_id: int | None = None,
         offset: int = 0,
-        status: str | None = None,
+        selection: Selection = Selection(),  # noqa: B008  (frozen)
         live: dict[int, str] | None = None,
         ascending: bool = False,
     ) -> list[Command]:
-        """Commands by id, newest first unless ``ascending``.
+        """Commands by id (by time and id if times are asked for), newest first unless ``ascending``.
 
-        ``live`` gives the status that running commands really have: their rows may be a second behind.
+        ``live`` gives the status that running commands really have: their rows may be a second behind. Raises
+        ``SearchTooLong``.
         """
-        conditions: list[str] = []
-        values: list[Any] = []
-        if before_id is not None:
-            conditions.append("id < %s")
-            values.append(before_id)
-        if status is not None:
-            live = live or {}
-            conditions.append("((status = %s and not id = any(%s)) or id = any(%s))")
-            values += [status, list(live), [one for one, now in live.items() if now == status]]
-        where = f"where {' and '.join(conditions)}" if conditions else ""
-        order = "asc" if ascending else "desc"
-        sql = f"{_SELECT} {where} order by id {order} limit %s offset %s"
-        return await self._select(sql, [*values, limit, offset])
+        way = "asc" if ascending else "desc"
+        order = f"created_at {way}, id {way}" if selection.by_time else f"id {way}"
+        source, conditions, values = _conditions(selection)
+        branches: list[str] = []
+        all_values: list[Any] = []
+        # A branch for each status: each of them is read in the order of its index, and no further than needed.
+        for condition, value in _status_branches(selection.statuses, live or {}):
+            where = " and ".join([*condition, *conditions])
+            branches.append(
+                f"(select c.id, c.created_at from {source} {f'where {where}' if where else ''}"  # noqa: S608
+                # A number that stands there: a plan for any limit would be a worse one.
+                f" order by {order} limit {limit + offset})"
+            )
+            all_values += [*value, *values]
+        sql = f"""
+            {_SELECT} where id in (
+                select id from ({" union all ".join(branches)}) as found order by {order} limit {limit} offset {offset})
+            order by {order}
+        """  # noqa: S608  (words and numbers of ours)
+        if selection.is_narrow:
+            return await self._search(sql, all_values)
+        return await self._select(sql, all_values)
+
+    async def _search(self, sql: str, values: list[Any]) -> list[Command]:
+        """As ``_select``, planned for these values, and for as long as somebody waits for it."""
+        limited = f"select set_config('statement_timeout', '{SEARCH_WITHIN_S * 1000:.0f}', true)"
+        try:
+            async with self._connection() as connection, connection.transaction():
+                await connection.execute(limited)
+                async with connection.cursor(row_factory=dict_row) as cursor:
+                    await cursor.execute(sql, values, prepare=False)
+                    return [_command(row) for row in await cursor.fetchall()]
+        except psycopg.errors.QueryCanceled as error:
+            raise SearchTooLong(str(error)) from error
+
+    async def counts(self, live: dict[int, str]) -> dict[str, int]:
+        """How many commands have each status; ``live`` gives the status that running commands really have.
+
+        One statement, so one moment: rows that are final already and in ``live`` too are counted once.
+        """
+        sql = """
+            select status, sum(count)::bigint from (
+                select status, count from ends
+                union all
+                select status, count(*) from commands
+                where status in ('queued', 'running') and not id = any(%(live)s) group by status
+                union all
+                select status, -1 from commands where id = any(%(live)s) and ended_at is not null
+            ) as counted group by status
+        """
+        async with self._connection() as connection:
+            rows = await (await connection.execute(sql, {"live": list(live)})).fetchall()
+        found = dict.fromkeys(STATUSES, 0) | dict(rows)
+        for status in live.values():
+            found[status] += 1
+        return found
+
+    async def sum_up(self) -> None:
+        """Make one row for each status of all that the batches have counted. Nobody who counts notices."""
+        sql = """
+            with old as (delete from ends returning status, count)
+            insert into ends (status, count) select status, sum(count)::bigint from old group by status
+        """
+        async with self._connection() as connection:
+            await connection.execute(sql)
 
     async def _select(self, sql: str, values: list[Any]) -> list[Command]:
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -431,6 +496,46 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _conditions(selection: Selection) -> tuple[str, list[str], list[Any]]:
+    """Where from, and under which conditions and values beside the status; rows are called ``c``."""
+    source = "commands c"
+    conditions: list[str] = []
+    values: list[Any] = []
+    if selection.text is not None:
+        source = f"(select * from commands order by id desc limit {SEARCHED}) c"  # noqa: S608  (a number of ours)
+        conditions.append("strpos(lower(c.script), lower(%s)) > 0")
+        values.append(selection.text)
+    for number, label in enumerate(selection.labels):
+        source += f" join labels l{number} on l{number}.command_id = c.id"
+        conditions.append(f"l{number}.name = %s and l{number}.value = %s")
+        values += label
+    if selection.name is not None:
+        conditions.append("c.name = %s")
+        values.append(selection.name)
+    for at, comparison in ((selection.since, ">="), (selection.until, "<")):
+        if at is not None:
+            conditions.append(f"c.created_at {comparison} %s")
+            values.append(at)
+    after = selection.after
+    if after is not None and after.created_at is not None:
+        conditions.append("(c.created_at, c.id) < (%s, %s)")
+        values += [after.created_at, after.id]
+    elif after is not None:
+        conditions.append("c.id < %s")
+        values.append(after.id)
+    return source, conditions, values
+
+
+def _status_branches(statuses: tuple[str, ...], live: dict[int, str]) -> list[tuple[list[str], list[Any]]]:
+    """Conditions and values, of which a command fulfils one at most; without statuses there is one for all."""
+    if not statuses:
+        return [([], [])]
+    branches: list[tuple[list[str], list[Any]]] = [
+        (["c.status = %s", "not c.id = any(%s)"], [status, list(live)]) for status in statuses
+    ]
+    return [*branches, (["c.id = any(%s)"], [[one for one, now in live.items() if now in statuses]])]
 
 
 def _new_row(command: Command, once: Once | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from api.commands import Commands
 from api.idempotency import HEADER, Once, digest_of_command, parse_key
 from api.models import MAX_ID, MAX_WAIT_S, Parameters, parse_command, parse_id, parse_stop
 from api.problems import NotJson
+from api.selection import SEARCHED, parse_selection
 from api.store import STREAMS
 from protocol.config import Config
 from protocol.status import STATUSES
@@ -42,15 +43,16 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         parameters = Parameters(request.get_args(keep_blank_values=True))
         limit = parameters.integer("limit", least=1, most=1000, default=50)
         offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
-        cursor = parameters.integer("cursor", least=1, most=MAX_ID, default=0) or None
-        status = parameters.text("status", tuple(STATUSES))
+        selection = parse_selection(parameters)
         parameters.done()
         # One more than asked for tells whether there is a next page.
-        found = await commands.page(limit=limit + 1, offset=offset, before_id=cursor, status=status)
+        found = await commands.page(limit=limit + 1, offset=offset, selection=selection)
         # Who has gone on to another status since the database looked is left out of a page of this one.
-        shown = [command for command in found[:limit] if status in (None, command.status)]
-        items = [command.to_json(script_at_most=SCRIPT_IN_LIST) for command in shown]
-        return json_response({"items": items, "next": str(found[limit - 1].id) if len(found) > limit else None})
+        wanted = selection.statuses or STATUSES
+        items = [one.to_json(script_at_most=SCRIPT_IN_LIST) for one in found[:limit] if one.status in wanted]
+        searched = {} if selection.text is None else {"searched": SEARCHED}
+        following = selection.cursor(found[limit - 1]) if len(found) > limit else None
+        return json_response({"items": items, "next": following, **searched})
 
     @routes.get("/<command_id:str>")
     async def get(request: Request, command_id: str) -> HTTPResponse:
