@@ -15,7 +15,7 @@ from api.commands import Commands
 from api.handover import first_line
 from api.routes import commands as command_routes
 from api.routes import figures, health, seed
-from api.store import DatabaseAway
+from api.store import CommandRemoved, DatabaseAway
 from protocol.config import Config
 
 log = logging.getLogger("bashd.api")
@@ -75,6 +75,8 @@ def _translated(request: Request, error: Exception) -> problems.Problem:
             return problems.TooLarge("The request is larger than allowed (max_body_bytes).")
         case sanic_exceptions.RequestTimeout() | sanic_exceptions.SanicException() if error.status_code < 500:
             return problems.Malformed(str(error) or "The request cannot be understood.")
+        case CommandRemoved():
+            return problems.NotFound(str(error))
         case _ if isinstance(error, DatabaseAway):
             return problems.Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
         case _:

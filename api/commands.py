@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -15,13 +16,15 @@ from api.link import Link
 from api.live import Live, Lives
 from api.models import CommandRequest
 from api.output import Output
-from api.problems import NotFound, Unavailable
+from api.problems import Conflict, NotFound, Unavailable
 from api.recorder import log_end
 from api.selection import Selection
 from api.store import DatabaseAway, SearchTooLong, Store
 
 DATABASE_WITHIN_S = 2.0
 HANDED_OVER_WITHIN_S = 1.0
+
+log = logging.getLogger("bashd.api")
 
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ class Commands:
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
+        self.removed: Callable[[], None] = lambda: None  # told when a command was removed
         self._closing = False
 
     async def add(self, request: CommandRequest) -> Command:
@@ -170,6 +174,32 @@ class Commands:
         await self._link.stop(command_id, signal, own_grace, requested_at_ns)
         live.note_stop(requested_at)
         return live.command
+
+    async def remove(self, command_id: int) -> None:
+        """Remove a final command, with what it printed and its key.
+
+        Raises ``Conflict`` for one that is not final, ``NotFound``, and ``Unavailable``.
+        """
+        await self._recorded(command_id)
+        if not await self._ask_database(self._store.remove(command_id)):
+            command = await self.get(command_id)
+            why = "was refused this moment; try again in a minute" if command.final else f"is {command.status}; stop it"
+            raise Conflict(f"Only final commands can be removed, and command {command_id} {why}.")
+        log.info("command %d was removed by a client", command_id)
+        self.removed()
+
+    async def _recorded(self, command_id: int) -> None:
+        """Wait until an end that is known from the journal is recorded: only then is the row final too."""
+        try:
+            async with asyncio.timeout(DATABASE_WITHIN_S):
+                while (live := self._lives.get(command_id)) is not None:
+                    if not live.ended:
+                        detail = f"Only final commands can be removed, and command {command_id} is running; stop it."
+                        raise Conflict(detail)
+                    await live.change()
+        except TimeoutError as error:
+            detail = f"The end of command {command_id} is not recorded yet."
+            raise Unavailable(detail, headers={"Retry-After": "2"}) from error
 
     async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
         stopped = await self._store.stop_waiting(command_id, requested_at)

@@ -25,6 +25,7 @@ from api.live import Lives
 from api.output import Output
 from api.recorder import Recorder
 from api.recovery import Recovery
+from api.retention import Retention
 from api.spares import Spares
 from api.store import DatabaseAway, Store
 from protocol.config import Config, boot_id
@@ -69,6 +70,14 @@ class Api:
             store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
         )
         self.commands.recording_trouble = lambda: self._recorder.trouble
+        self._retention = Retention(
+            self._store,
+            self._lives,
+            keep_days=config.keep_days,
+            keep_commands=config.keep_commands,
+            is_ours=lambda: self._handover.opened,
+        )
+        self.commands.removed = self._retention.wake
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,7 +93,8 @@ class Api:
         self._recovery.follow_journals()
         self._link.open()
         await self._store.open()
-        for coroutine in (self._own_database(), self._recorder.run(), self._handover.run(), self._look_around()):
+        parts = (self._recorder, self._handover, self._retention)
+        for coroutine in (self._own_database(), self._look_around(), *(part.run() for part in parts)):
             task = asyncio.get_running_loop().create_task(coroutine)
             task.add_done_callback(_die_of_failure)
             self._tasks.append(task)
@@ -111,6 +121,7 @@ class Api:
         await self._until_ours(self._recovery.compare_with_rows)
         while True:
             log.info("ready")
+            self._retention.wake()
             await self._store.disowned()
             self._handover.suspend()
             log.error("the connection that makes the database ours was lost")

@@ -42,6 +42,10 @@ _SELECT = f"select {', '.join(_COLUMNS)} from commands"  # noqa: S608  (our own 
 STREAMS = {"stdout": 1, "stderr": 2}
 
 
+class CommandRemoved(Exception):
+    """The command whose output is read was removed meanwhile."""
+
+
 class SearchTooLong(Exception):
     """PostgreSQL did not find the commands in the time it was given."""
 
@@ -350,6 +354,80 @@ class Store:
         async with self._connection() as connection:
             await connection.execute(sql, [status, reason, at, command_id])
 
+    # Removing
+
+    async def remove(self, command_id: int) -> bool:
+        """Remove a command if it is final and settled; false when it is not there, or not that far."""
+        return bool(await self._remove("id = %s for update", [command_id]))
+
+    async def remove_ended(self, before: datetime, count: int, live: list[int]) -> int:
+        """Remove the oldest of those that ended before, ``count`` at most; returns how many."""
+        which = "ended_at < %s and created_at < %s and not id = any(%s) order by created_at, id"
+        return await self._remove(f"{which} limit %s for update skip locked", [before, before, live, count])
+
+    async def remove_up_to(self, last_id: int, ended_before: datetime, count: int, live: list[int]) -> int:
+        """Remove the first of those with these ids that ended before, ``count`` at most; returns how many."""
+        which = "id <= %s and ended_at < %s and not id = any(%s) order by id"
+        return await self._remove(f"{which} limit %s for update skip locked", [last_id, ended_before, live, count])
+
+    async def last_surplus_id(self, keep: int) -> int | None:
+        """The id of the newest command beyond the ``keep`` newest ones; None when there are no more than that."""
+        if sum((await self.counts({})).values()) <= keep:
+            return None
+        async with self._connection() as connection:
+            cursor = await connection.execute("select id from commands order by id desc offset %s limit 1", [keep])
+            row = await cursor.fetchone()
+            return None if row is None else int(row[0])
+
+    async def _remove(self, which: str, values: list[Any]) -> int:
+        """Remove final commands; their output is noted as to be removed. Nobody sees a part of that.
+
+        A refusal is kept for a minute: until then the insert that it is there to keep out may still come.
+        """
+        sql = f"""
+            with old as (
+                select id from commands
+                where ended_at is not null
+                    and (reason is distinct from 'not_accepted' or created_at < now() - interval '1 minute')
+                    and {which}
+            ), gone as (
+                delete from commands using old where commands.id = old.id
+                returning commands.id, status, labels, stdout_bytes + stderr_bytes as bytes
+            ), unlabelled as (
+                delete from labels using gone, jsonb_each_text(gone.labels) as label
+                where labels.name = label.key and labels.value = label.value and labels.command_id = gone.id
+            ), noted as (
+                insert into removed (command_id) select id from gone where bytes > 0
+            ), counted as (
+                insert into ends (status, count) select status, -count(*) from gone group by status
+            )
+            select count(*) from gone
+        """  # noqa: S608  (conditions of ours)
+        async with self._connection() as connection:
+            row = await (await connection.execute(sql, values)).fetchone()
+            return int(row[0]) if row else 0
+
+    async def remove_output(self, count: int) -> int:
+        """Remove at most ``count`` chunks of commands that are removed; 0: there is nothing left to be removed."""
+        sql = """
+            with gone as (select command_id from removed order by command_id limit %(count)s), chunk as (
+                select found.* from gone cross join lateral (
+                    select command_id, position from output
+                    where command_id = gone.command_id order by position limit %(count)s) as found
+                limit %(count)s
+            ), emptied as (
+                delete from output using chunk
+                where output.command_id = chunk.command_id and output.position = chunk.position
+            ), done as (
+                delete from removed using gone
+                where removed.command_id = gone.command_id and (select count(*) from chunk) < %(count)s
+            )
+            select count(*) from gone
+        """
+        async with self._connection() as connection:
+            row = await (await connection.execute(sql, {"count": count})).fetchone()
+            return int(row[0]) if row else 0
+
     # Reading
 
     async def get(self, command_id: int) -> Command | None:
@@ -452,43 +530,62 @@ class Store:
             return [_command(row) for row in await cursor.fetchall()]
 
     async def output(self, command_id: int, *, from_position: int, stream: int | None, count: int) -> list[Chunk]:
-        """The next chunks at or after ``from_position``, of one stream or both, in recorded order."""
+        """The next chunks at or after ``from_position``, of one stream or both, in recorded order.
+
+        Raises ``CommandRemoved``: without its row, there may be only a part of them left.
+        """
         sql = """
-            select position, stream, "offset", time, bytes from output
-            where command_id = %s and position >= %s and (%s::smallint is null or stream = %s)
-            order by position limit %s
+            select chunk.* from commands left join lateral (
+                select position, stream, "offset", time, bytes from output
+                where command_id = commands.id and position >= %s and (%s::smallint is null or stream = %s)
+                order by position limit %s
+            ) as chunk on true
+            where commands.id = %s order by position
         """
         async with self._connection() as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(sql, [command_id, from_position, stream, stream, count])
-            return [Chunk(*row) for row in await cursor.fetchall()]
+            await cursor.execute(sql, [from_position, stream, stream, count, command_id])
+            rows = await cursor.fetchall()
+        if not rows:
+            raise CommandRemoved(f"Command {command_id} was removed.")
+        return [Chunk(*row) for row in rows if row[0] is not None]
 
     async def first_position(self, command_id: int, *, stream: int | None, offset: int) -> int | None:
-        """The position of the first chunk that reaches beyond ``offset`` bytes of the stream (or of both)."""
+        """The position of the first chunk that reaches beyond ``offset`` bytes of the stream (or of both).
+
+        Raises ``CommandRemoved``.
+        """
         sql = """
-            select min(position) from output
-            where command_id = %s and case when %s::smallint is null then position + length(bytes) > %s
-                else stream = %s and "offset" + length(bytes) > %s end
+            select (
+                select min(position) from output
+                where command_id = commands.id and case when %s::smallint is null then position + length(bytes) > %s
+                    else stream = %s and "offset" + length(bytes) > %s end)
+            from commands where id = %s
         """
         async with self._connection() as connection:
-            values = [command_id, stream, offset, stream, offset]
+            values = [stream, offset, stream, offset, command_id]
             row = await (await connection.execute(sql, values)).fetchone()
-            return None if row is None or row[0] is None else int(row[0])
+        if row is None:
+            raise CommandRemoved(f"Command {command_id} was removed.")
+        return None if row[0] is None else int(row[0])
 
     async def tails(self, ids: list[int], tail_bytes: int) -> dict[int, list[Chunk]]:
-        """For each command the chunks, both streams, that hold its last ``tail_bytes``."""
+        """For each command that is there the chunks, both streams, that hold its last ``tail_bytes``."""
         sql = """
-            select o.command_id, o.position, o.stream, o."offset", o.time, o.bytes
-            from commands c join output o on o.command_id = c.id
-            where c.id = any(%s) and o.position + length(o.bytes) > c.stdout_bytes + c.stderr_bytes - %s
-            order by o.command_id, o.position
+            select c.id, o.position, o.stream, o."offset", o.time, o.bytes
+            from commands c left join output o on o.command_id = c.id
+                and o.position + length(o.bytes) > c.stdout_bytes + c.stderr_bytes - %s
+            where c.id = any(%s)
+            order by c.id, o.position
         """
         found: dict[int, list[Chunk]] = {}
         async with self._connection() as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(sql, [ids, tail_bytes])
+            await cursor.execute(sql, [tail_bytes, ids])
             for command_id, *chunk in await cursor.fetchall():
-                found.setdefault(command_id, []).append(Chunk(*chunk))
+                chunks = found.setdefault(command_id, [])
+                if chunk[0] is not None:
+                    chunks.append(Chunk(*chunk))
         return found
 
 

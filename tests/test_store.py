@@ -199,6 +199,7 @@ def test_the_last_bytes_of_many_are_found_at_once(play: Play) -> None:
         assert {one: b"".join(chunk.bytes for chunk in chunks) for one, chunks in tails.items()} == {
             1: b"b" * 10 + b"c" * 10,
             2: b"z",
+            3: b"",
         }
 
     play(scene)

@@ -1,8 +1,8 @@
-"""``/v1/commands``: run, look, wait, stop, read the output."""
+"""``/v1/commands``: run, look, wait, stop, read the output, remove."""
 
 from __future__ import annotations
 
-from sanic import Blueprint, HTTPResponse, Request
+from sanic import Blueprint, HTTPResponse, Request, empty
 from sanic import json as json_response
 
 from api.command import SCRIPT_IN_LIST
@@ -63,6 +63,12 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         if wait_s:
             command = await commands.wait(command, wait_s)
         return json_response(command.to_json())
+
+    @routes.delete("/<command_id:str>")
+    async def remove(request: Request, command_id: str) -> HTTPResponse:
+        Parameters(request.get_args(keep_blank_values=True)).done()
+        await commands.remove(parse_id(command_id))
+        return empty()
 
     @routes.post("/<command_id:str>/stop")
     async def stop(request: Request, command_id: str) -> HTTPResponse:
