@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic import exceptions as sanic_exceptions
 from sanic import json as json_response
+from sanic.response import BaseHTTPResponse
 
 from api import problems
 from api.access import Access
 from api.commands import Commands
 from api.handover import first_line
+from api.metrics import Metrics
 from api.routes import commands as command_routes
 from api.routes import figures, health, seed
 from api.store import CommandRemoved, DatabaseAway
@@ -26,7 +29,7 @@ Application = Sanic[Any, Any]
 QUIET_S = 20 * 365 * 24 * 3600
 
 
-def build(config: Config, commands: Commands) -> Application:
+def build(config: Config, commands: Commands, metrics: Metrics, scrape: Callable[[], Awaitable[bytes]]) -> Application:
     """The application; it starts nothing."""
     Sanic.test_mode = False
     app = Sanic("bashd", configure_logging=False)
@@ -43,8 +46,13 @@ def build(config: Config, commands: Commands) -> Application:
     async def check_access(request: Request, **_: object) -> None:
         access.check(request)
 
+    async def count(request: Request, response: BaseHTTPResponse) -> None:
+        metrics.answered(request, response.status)
+
+    app.register_middleware(count, "response")
+
     app.blueprint(command_routes.blueprint(commands, config))
-    app.blueprint(figures.blueprint(commands))
+    app.blueprint(figures.blueprint(commands, scrape))
     app.blueprint(health.blueprint(commands, config))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)

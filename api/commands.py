@@ -40,6 +40,7 @@ class Commands:
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
+        self.stopped: Callable[[Command], None] = lambda _command: None  # told when one ended that only waited
         self.removed: Callable[[], None] = lambda: None  # told when a command was removed
         self._closing = False
 
@@ -142,11 +143,11 @@ class Commands:
             raise Unavailable("PostgreSQL did not find them in time; ask for less at once.") from error
         return [self._lives.shown(before[row.id].command if row.id in before else row) for row in rows]
 
-    async def counts(self) -> dict[str, int]:
-        """How many commands there are with each status, as they are now."""
+    async def counts(self, within_s: float = DATABASE_WITHIN_S) -> dict[str, int]:
+        """How many commands there are with each status, as they are now; raises ``Unavailable``."""
         # Asked for first: what ends meanwhile is counted as what it was.
         live = self._lives.statuses()
-        return await self._ask_database(self._store.counts(live))
+        return await self._ask_database(self._store.counts(live), within_s)
 
     async def stop(self, command_id: int, signal: int, grace_s: float | None) -> Command:
         """Stop a command, whatever state it is in; twice is harmless.
@@ -206,6 +207,7 @@ class Commands:
         if stopped is not None:
             self._handover.left_queue(command_id)
             log_end(stopped)
+            self.stopped(stopped)
         return stopped
 
     async def _handed_over(self, command_id: int) -> tuple[Live | None, Command]:

@@ -140,6 +140,11 @@ class Handover:
         if self._waiting:
             self._wake.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn, as far as we know without asking PostgreSQL."""
+        return self._waiting + len(self._without_journal)
+
     def left_queue(self, command_id: int) -> None:
         """A waiting command was stopped."""
         self._waiting = max(0, self._waiting - 1)

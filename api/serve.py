@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -22,7 +23,9 @@ from api.disk import Disk
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
+from api.metrics import Facts, Metrics, Scrape
 from api.output import Output
+from api.problems import Unavailable
 from api.recorder import Recorder
 from api.recovery import Recovery
 from api.retention import Retention
@@ -70,6 +73,10 @@ class Api:
             store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
         )
         self.commands.recording_trouble = lambda: self._recorder.trouble
+        self._places = places
+        self.metrics = Metrics()
+        self._recorder.on_recorded = self.metrics.recorded
+        self.commands.stopped = lambda stopped: self.metrics.recorded(replace(stopped, status="queued"), stopped)
         self._retention = Retention(
             self._store,
             self._lives,
@@ -115,6 +122,24 @@ class Api:
         with contextlib.suppress(TimeoutError, *DatabaseAway):
             async with asyncio.timeout(1):
                 await self._store.close()
+
+    async def scrape(self) -> bytes:
+        """What Prometheus asks for; PostgreSQL is given a second, and done without."""
+        try:
+            counts = await self.commands.counts(within_s=1.0)
+        except Unavailable:
+            counts = None
+        unrecorded_bytes, unrecorded_s = self._recorder.behind()
+        facts = Facts(
+            version=self._config.version,
+            running=self._lives.running(),
+            queued=self._handover.waiting,
+            counts=counts,
+            unrecorded_bytes=unrecorded_bytes,
+            unrecorded_s=unrecorded_s,
+            pool=self._store.connections(),
+        )
+        return Scrape(self.metrics, self._places, facts).text()
 
     async def _own_database(self) -> None:
         """Keep the database ours. While it is not, no command is accepted."""
@@ -219,7 +244,7 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
     """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
     _log_to_stderr(config.log_format)
     api = Api(config, orders, reports)
-    app = build(config, api.commands)
+    app = build(config, api.commands, api.metrics, api.scrape)
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)
     app.run(

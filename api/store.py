@@ -163,6 +163,16 @@ class Store:
         async with self._connection() as connection:
             await connection.execute("select 1")
 
+    def connections(self) -> dict[str, int]:
+        """How many the pool has: idle, in use; and how many requests wait for one."""
+        found = self._pool.get_stats()
+        idle = found.get("pool_available", 0)
+        return {
+            "idle": idle,
+            "used": found.get("pool_size", 0) - idle,
+            "awaited": found.get("requests_waiting", 0),
+        }
+
     # Adding
 
     async def reserve_ids(self, count: int) -> list[int]:
