@@ -46,6 +46,8 @@ create table commands (
     evidence           jsonb,
     stdin_open         boolean          not null default false,  -- it may be fed while it runs
     rerun_of           bigint,                     -- the command of which it is a copy, which may be gone by now
+    idempotency_key    text,                       -- of the request that made it; goes with the row
+    request_digest     bytea,                      -- tells another request with the same key
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -71,13 +73,36 @@ create table commands (
         'host_died',     -- the machine or container stopped under it
         'journal_gone'   -- its journal was missing
     )),
-    constraint commands_end check ((status in ('queued', 'running')) = (ended_at is null))
+    constraint commands_end check ((status in ('queued', 'running')) = (ended_at is null)),
+    constraint commands_idempotency check ((idempotency_key is null) = (request_digest is null))
 );
 create index commands_status_id on commands (status, id desc);
 create index commands_unfinished on commands (id) where ended_at is null;
+create index commands_created_at_id on commands (created_at, id);
+create index commands_name_id on commands (name, id desc) where name is not null;
+create unique index commands_idempotency_key on commands (idempotency_key) where idempotency_key is not null;
+
+-- The labels of commands once more, in the order in which the list asks for them. Written and removed with the row.
+create table labels (
+    name       text   not null,
+    value      text   not null,
+    command_id bigint not null,
+    primary key (name, value, command_id)
+);
+
+-- How many ended with each status: the sum of all rows of that status, added with every batch of ends.
+create table ends (
+    status text   not null,
+    count  bigint not null  -- negative where commands were removed
+);
+
+-- Commands whose rows are removed and whose output is about to be, little by little.
+create table removed (
+    command_id bigint primary key
+);
 
 create table output (
-    command_id bigint      not null references commands on delete cascade,
+    command_id bigint      not null,  -- no foreign key: what a command printed is removed after its row
     position   bigint      not null,  -- bytes of both streams before it: the order in which they were recorded
     stream     smallint    not null check (stream in (1, 2)),  -- 1 stdout, 2 stderr
     "offset"   bigint      not null,  -- bytes of its stream before it
@@ -87,4 +112,4 @@ create table output (
 );
 alter table output alter column bytes set storage external;  -- raw output is read by ranges
 
-insert into schema_version (version) values (2);
+insert into schema_version (version) values (3);

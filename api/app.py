@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic import exceptions as sanic_exceptions
 from sanic import json as json_response
+from sanic.response import BaseHTTPResponse
 
 from api import problems
 from api.access import Access
@@ -15,14 +17,15 @@ from api.changes import Changes
 from api.commands import Commands
 from api.events import Events
 from api.handover import first_line
+from api.metrics import Metrics
 from api.processes import Processes
 from api.routes import commands as command_routes
 from api.routes import events as event_routes
-from api.routes import health, seed
+from api.routes import figures, health, seed
 from api.routes import output as output_routes
 from api.routes import steering as steering_routes
 from api.steering import Steering
-from api.store import DatabaseAway
+from api.store import CommandRemoved, DatabaseAway
 from protocol.config import Config
 
 log = logging.getLogger("bashd.api")
@@ -34,7 +37,15 @@ QUIET_S = 20 * 365 * 24 * 3600
 
 
 def build(
-    config: Config, *, commands: Commands, steering: Steering, processes: Processes, events: Events, changes: Changes
+    config: Config,
+    *,
+    commands: Commands,
+    steering: Steering,
+    processes: Processes,
+    events: Events,
+    changes: Changes,
+    metrics: Metrics,
+    scrape: Callable[[], Awaitable[bytes]],
 ) -> Application:
     """The application; it starts nothing."""
     Sanic.test_mode = False
@@ -52,10 +63,16 @@ def build(
     async def check_access(request: Request, **_: object) -> None:
         access.check(request)
 
+    async def count(request: Request, response: BaseHTTPResponse) -> None:
+        metrics.answered(request, response.status)
+
+    app.register_middleware(count, "response")
+
     app.blueprint(command_routes.blueprint(commands, config))
     app.blueprint(steering_routes.blueprint(commands, steering, processes, config))
     app.blueprint(output_routes.blueprint(commands))
     app.blueprint(event_routes.blueprint(events, changes))
+    app.blueprint(figures.blueprint(commands, scrape))
     app.blueprint(health.blueprint(commands, config))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)
@@ -86,6 +103,8 @@ def _translated(request: Request, error: Exception) -> problems.Problem:
             return problems.TooLarge("The request is larger than allowed (max_body_bytes).")
         case sanic_exceptions.RequestTimeout() | sanic_exceptions.SanicException() if error.status_code < 500:
             return problems.Malformed(str(error) or "The request cannot be understood.")
+        case CommandRemoved():
+            return problems.NotFound(str(error))
         case _ if isinstance(error, DatabaseAway):
             return problems.Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -10,17 +11,21 @@ from typing import Any, TypeVar
 
 from api.command import Command, at, now
 from api.handover import Handover, first_line
+from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Live, Lives
 from api.models import CommandRequest, check_run_as
 from api.output import Output
 from api.problems import Conflict, Malformed, NotFound, Unavailable
 from api.recorder import log_end
-from api.store import DatabaseAway, Store
+from api.selection import Selection
+from api.store import DatabaseAway, SearchTooLong, Store
 from protocol.config import Config
 
 DATABASE_WITHIN_S = 2.0
 HANDED_OVER_WITHIN_S = 1.0
+
+log = logging.getLogger("bashd.api")
 
 T = TypeVar("T")
 
@@ -36,18 +41,26 @@ class Commands:
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
+        self.stopped: Callable[[Command], None] = lambda _command: None  # told when one ended that only waited
+        self.removed: Callable[[], None] = lambda: None  # told when a command was removed
 
     async def add(self, request: CommandRequest) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
-        created_at = at(time.time_ns())
-        assert created_at is not None
-        accepted = await self._handover.add(Command(id=0, created_at=created_at, **request.model_dump()))
+        accepted = await self._handover.add(_new(request))
+        assert isinstance(accepted, Command)
         return self._lives.shown(accepted)
 
-    async def rerun(self, command_id: int, config: Config) -> Command:
-        """Accept a command that asks for the same as this one, whatever became of that.
+    async def add_once(self, request: CommandRequest, once: Once) -> tuple[Command, bool]:
+        """The command of this request, and whether it is new: the first with this key makes it, others find it.
 
-        Raises ``NotFound``, ``Conflict`` for one that cannot be run again, and what ``add`` raises.
+        Raises what ``add`` does, and ``Conflict`` when the key belongs to another request.
+        """
+        return await self._once(lambda: _new(request), once)
+
+    async def rerun(self, command_id: int, config: Config, once: Once | None) -> tuple[Command, bool]:
+        """Accept a command that asks for the same as this one, whatever became of that; and whether it is new.
+
+        Raises ``NotFound``, ``Conflict`` for one that cannot be run again, and what ``add_once`` raises.
         """
         command = await self.get(command_id)
         if command.reason == "not_accepted":
@@ -56,7 +69,31 @@ class Commands:
             check_run_as(command.run_as, config)  # what was right then may not be now
         except Malformed as problem:
             raise Conflict(f"Command {command_id} cannot be run again: {problem.detail}") from problem
-        return self._lives.shown(await self._handover.add(command.again(now())))
+        if once is not None:
+            return await self._once(lambda: command.again(now()), once)
+        accepted = await self._handover.add(command.again(now()))
+        assert isinstance(accepted, Command)
+        return self._lives.shown(accepted), True
+
+    async def _once(self, make: Callable[[], Command], once: Once) -> tuple[Command, bool]:
+        # Looked for first: a command that was accepted is found while the queue or the disk is full.
+        holder = await self._holder(once.key)
+        while True:
+            if holder is None:
+                accepted = await self._handover.add(make(), once)
+                if isinstance(accepted, Command):
+                    return self._lives.shown(accepted), True
+                holder = accepted
+            holder.check(once)
+            try:
+                return await self.get(holder.command_id), False
+            except NotFound:
+                holder = None  # it was removed this moment, and its key with it
+
+    async def _holder(self, key: str) -> Holder | None:
+        """Who has the key for certain. Who may yet be refused is looked at when that is decided."""
+        holder = (await self._ask_database(self._store.holders([key]))).get(key)
+        return holder if holder is not None and self._handover.is_certain(holder.command_id) else None
 
     async def get(self, command_id: int) -> Command:
         """The command as it is now; raises ``NotFound``, or ``Unavailable`` for one that is not live."""
@@ -113,22 +150,26 @@ class Commands:
         *,
         limit: int,
         offset: int = 0,
-        before_id: int | None = None,
-        status: str | None = None,
+        selection: Selection = Selection(),  # noqa: B008  (frozen)
         ascending: bool = False,
     ) -> list[Command]:
         """Commands as they are now, newest first unless ``ascending``."""
-        rows = await self._ask_database(
-            self._store.page(
-                limit=limit,
-                offset=offset,
-                before_id=before_id,
-                status=status,
-                live=self._lives.statuses(),
-                ascending=ascending,
-            )
+        # One that ends, is recorded and forgotten while PostgreSQL reads is shown as it ended, not as its row was read.
+        before = {live.id: live for live in self._lives}
+        asking = self._store.page(
+            limit=limit, offset=offset, selection=selection, live=self._lives.statuses(), ascending=ascending
         )
-        return [self._lives.shown(row) for row in rows]
+        try:
+            rows = await self._ask_database(asking)
+        except SearchTooLong as error:
+            raise Unavailable("PostgreSQL did not find them in time; ask for less at once.") from error
+        return [self._lives.shown(before[row.id].command if row.id in before else row) for row in rows]
+
+    async def counts(self, within_s: float = DATABASE_WITHIN_S) -> dict[str, int]:
+        """How many commands there are with each status, as they are now; raises ``Unavailable``."""
+        # Asked for first: what ends meanwhile is counted as what it was.
+        live = self._lives.statuses()
+        return await self._ask_database(self._store.counts(live), within_s)
 
     async def stop(self, command_id: int, signal: int, grace_s: float | None) -> Command:
         """Stop a command, whatever state it is in; twice is harmless.
@@ -177,12 +218,39 @@ class Commands:
         """True when those who wait are to be answered now."""
         return self._lives.closing
 
+    async def remove(self, command_id: int) -> None:
+        """Remove a final command, with what it printed and its key.
+
+        Raises ``Conflict`` for one that is not final, ``NotFound``, and ``Unavailable``.
+        """
+        await self._recorded(command_id)
+        if not await self._ask_database(self._store.remove(command_id)):
+            command = await self.get(command_id)
+            why = "was refused this moment; try again in a minute" if command.final else f"is {command.status}; stop it"
+            raise Conflict(f"Only final commands can be removed, and command {command_id} {why}.")
+        log.info("command %d was removed by a client", command_id)
+        self.removed()
+
+    async def _recorded(self, command_id: int) -> None:
+        """Wait until an end that is known from the journal is recorded: only then is the row final too."""
+        try:
+            async with asyncio.timeout(DATABASE_WITHIN_S):
+                while (live := self._lives.get(command_id)) is not None:
+                    if not live.ended:
+                        detail = f"Only final commands can be removed, and command {command_id} is running; stop it."
+                        raise Conflict(detail)
+                    await live.change()
+        except TimeoutError as error:
+            detail = f"The end of command {command_id} is not recorded yet."
+            raise Unavailable(detail, headers={"Retry-After": "2"}) from error
+
     async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
         stopped = await self._store.stop_waiting(command_id, requested_at)
         if stopped is not None:
             self._handover.left_queue()
             self._lives.changed(stopped)
             log_end(stopped)
+            self.stopped(stopped)
         return stopped
 
     async def _handed_over(self, command_id: int) -> tuple[Live | None, Command]:
@@ -230,6 +298,12 @@ class Commands:
         except DatabaseAway as error:
             raise Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}) from error
         raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
+
+
+def _new(request: CommandRequest) -> Command:
+    created_at = at(time.time_ns())
+    assert created_at is not None
+    return Command(id=0, created_at=created_at, **request.model_dump())
 
 
 def ended(command: Command) -> Conflict:

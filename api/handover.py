@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from api.command import Command
 from api.disk import Disk
 from api.doubtful import Doubtful
+from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Live, Lives
 from api.problems import QueueFull, Unavailable
@@ -38,7 +39,8 @@ class _Arrival:
     """A command on its way into its row. ``answered``: its client has been told that it was not accepted."""
 
     command: Command
-    accepted: asyncio.Future[Command]
+    accepted: asyncio.Future[Command | Holder]
+    once: Once | None = None
     answered: bool = False
     id: int = 0  # until its row is on its way
 
@@ -62,7 +64,7 @@ class Handover:
         self._wake = asyncio.Event()
         self._waiting = 0  # rows that wait for their turn
         self._crowded = False  # of late more than one arrived at a time: it pays to wait for more
-        self._being_written = 0  # arrivals whose rows are on their way to the database
+        self._being_written: list[_Arrival] = []  # those whose rows are on their way to the database
         self._handed_over_unknown = False  # rows may be marked as handed over that we have not been told of
         self._doubtful = Doubtful(places.not_accepted)
         self._disk = Disk(places, config.min_free_bytes)
@@ -87,21 +89,22 @@ class Handover:
         self.opened = True
         self._wake.set()
 
-    async def add(self, command: Command) -> Command:
+    async def add(self, command: Command, once: Once | None = None) -> Command | Holder:
         """Accept a command: returns it with its id once its row is committed, be it that we have to be opened first.
 
         Raises ``Unavailable`` when that is not certain within ``ACCEPT_WITHIN_S`` (then it will never run) and
-        ``QueueFull``.
+        ``QueueFull``. With ``once`` it may be that another command has the key: then nothing is added, and that one
+        returned.
         """
         self._refuse_if_draining()
         trouble = self.disk_trouble()
         if trouble is not None:
             raise Unavailable(trouble, headers={"Retry-After": "5"})
-        coming = len(self._arrivals) + self._being_written
+        coming = len(self._arrivals) + len(self._being_written)
         if self._waiting + coming >= self._config.max_queued + self._free():
             detail = f"{self._config.max_queued} commands are waiting already."
             raise QueueFull(detail, headers={"Retry-After": "5"})
-        arrival = _Arrival(command, asyncio.get_running_loop().create_future())
+        arrival = _Arrival(command, asyncio.get_running_loop().create_future(), once)
         self._arrivals.append(arrival)
         self._wake.set()
         # Not wait_for: a database that hangs would hold up the cancelling as well.
@@ -119,6 +122,10 @@ class Handover:
         elif arrival in self._arrivals:
             self._arrivals.remove(arrival)
 
+    def is_certain(self, command_id: int) -> bool:
+        """False for a row whose client may yet be told 503, or was: nobody else may be told that it is accepted."""
+        return command_id not in self._doubtful.ids and all(one.id != command_id for one in self._being_written)
+
     def disk_trouble(self) -> str | None:
         """Why the disk keeps us from accepting commands; None when it does not."""
         return self._disk.trouble() or self._no_journal
@@ -134,6 +141,11 @@ class Handover:
         """A command has ended, so there may be room for the next."""
         if self._waiting:
             self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn, as far as we know without asking PostgreSQL."""
+        return self._waiting + len(self._without_journal)
 
     def left_queue(self) -> None:
         """A waiting command was stopped."""
@@ -178,23 +190,15 @@ class Handover:
         self._crowded = len(batch) > 1
         if not batch:
             return
-        self._being_written = len(batch)
+        self._being_written = batch
         try:
-            while len(self._ids) < len(batch):
-                reserved = await self._store.reserve_ids(max(IDS_AT_ONCE, len(batch)))
-                # A journal that is here already is that of another database, whose command may be running.
-                self._ids += [one for one in reserved if self._lives.get(one) is None]
-            for arrival in batch:
-                arrival.id = self._ids.popleft()
-            # A command's turn is at once when nobody waits before it and there is room.
-            wait = self._waiting or self.draining or self.disk_trouble() is not None
-            free = 0 if wait else self._free()
-            commands = [
-                replace(arrival.command, id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
-                for index, arrival in enumerate(batch)
-            ]
+            if any(arrival.once for arrival in batch):
+                # Else a key would be found with a command that is about to be refused.
+                await self.refuse_doubtful()
+            await self._number(batch)
+            commands = self._in_turn(batch)
             self._fault.die_at("before_row")
-            await self._store.add(commands)
+            holders = await self._write(batch, commands)
         except DatabaseAway as error:
             if not isinstance(error, NeverSent):
                 self._doubtful.add([one.id for one in batch if one.id and not one.answered])
@@ -204,16 +208,55 @@ class Handover:
                     arrival.accepted.set_exception(problem)
             raise
         finally:
-            self._being_written = 0
+            self._being_written = []
         for arrival, command in zip(batch, commands, strict=True):
             if arrival.answered:
                 continue  # its row is there, and about to be refused
+            if command.id in holders:
+                self._answer_with(holders[command.id], arrival)
+                continue
             self._lives.changed(command)
             if command.handed_boot_id is None:
                 self._waiting += 1
             else:
                 self.hand_over(command)
             arrival.accepted.set_result(command)
+
+    async def _number(self, batch: list[_Arrival]) -> None:
+        """Give each its id."""
+        while len(self._ids) < len(batch):
+            reserved = await self._store.reserve_ids(max(IDS_AT_ONCE, len(batch)))
+            # A journal that is here already is that of another database, whose command may be running.
+            self._ids += [one for one in reserved if self._lives.get(one) is None]
+        for arrival in batch:
+            arrival.id = self._ids.popleft()
+
+    def _in_turn(self, batch: list[_Arrival]) -> list[Command]:
+        """Their commands: a command's turn is at once when nobody waits before it and there is room."""
+        wait = self._waiting or self.draining or self.disk_trouble() is not None
+        free = 0 if wait else self._free()
+        return [
+            replace(arrival.command, id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
+            for index, arrival in enumerate(batch)
+        ]
+
+    async def _write(self, batch: list[_Arrival], commands: list[Command]) -> dict[int, Holder | None]:
+        """Insert the rows. Gives those whose key was taken, with its holder; None: the key is free again."""
+        once = {arrival.id: arrival.once for arrival in batch if arrival.once is not None}
+        if not once:
+            await self._store.add(commands)
+            return {}
+        holders = await self._store.add_once(commands, once)
+        self._fault.die_at("after_keyed_row")
+        return holders
+
+    def _answer_with(self, holder: Holder | None, arrival: _Arrival) -> None:
+        """Answer who came with a key that another command has, if that command is certain; else try it again."""
+        if holder is not None and self.is_certain(holder.command_id):
+            arrival.accepted.set_result(holder)
+        else:
+            arrival.id = 0
+            self._arrivals.appendleft(arrival)
 
     async def refuse_doubtful(self) -> None:
         """Let no command run whose client was told 503. Raises when PostgreSQL is away."""

@@ -267,23 +267,26 @@ class Parameters:
         self._args = dict(args)
         self._known: list[str] = []
 
-    def text(self, name: str, choices: tuple[str, ...] | None = None) -> str | None:
+    def texts(self, name: str, choices: tuple[str, ...] | None = None) -> list[str]:
+        """The values of one that may be given more than once."""
         self._known.append(name)
-        values = self._args.pop(name, None)
-        if values is None:
-            return None
+        values = self._args.pop(name, [])
+        if choices is not None and any(value not in choices for value in values):
+            raise bad(name, f"must be one of {', '.join(choices)}")
+        return values
+
+    def text(self, name: str, choices: tuple[str, ...] | None = None) -> str | None:
+        values = self.texts(name, choices)
         if len(values) > 1:
-            raise _bad(name, "is given more than once")
-        if choices is not None and values[0] not in choices:
-            raise _bad(name, f"must be one of {', '.join(choices)}")
-        return values[0]
+            raise bad(name, "is given more than once")
+        return values[0] if values else None
 
     def integer(self, name: str, *, least: int, most: int, default: int) -> int:
         text = self.text(name)
         if text is None:
             return default
         if not (text.isascii() and text.lstrip("-").isdigit() and len(text) < 25) or not least <= int(text) <= most:
-            raise _bad(name, f"must be an integer from {least} to {most}")
+            raise bad(name, f"must be an integer from {least} to {most}")
         return int(text)
 
     def seconds(self, name: str, *, most: float) -> float | None:
@@ -295,7 +298,7 @@ class Parameters:
         except ValueError:
             value = -1.0
         if not 0 <= value <= most or not text[:1].isdigit():
-            raise _bad(name, f"must be a number of seconds from 0 to {most:g}")
+            raise bad(name, f"must be a number of seconds from 0 to {most:g}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -309,12 +312,13 @@ class Parameters:
             raise Malformed(f"{errors[0][0]} {errors[0][1]}.", errors=errors)
 
 
-def _bad(name: str, message: str) -> Malformed:
+def bad(name: str, message: str) -> Malformed:
+    """The problem of one field or parameter."""
     return Malformed(f"{name} {message}.", errors=[(name, message)])
 
 
 def parse_id(text: str) -> int:
     """A command's id: a positive 64-bit integer."""
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= MAX_ID):
-        raise _bad("id", f"must be an integer from 1 to {MAX_ID}")
+        raise bad("id", f"must be an integer from 1 to {MAX_ID}")
     return int(text)

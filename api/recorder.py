@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 
@@ -48,6 +50,8 @@ class Recorder:
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = False
+        self._began_at = time.monotonic()
+        self.on_recorded: Callable[[Command, Command], None] = lambda _before, _after: None
         self.trouble: str | None = None  # why nothing can be recorded now, though PostgreSQL may answer otherwise
 
     def note(self, live: Live) -> None:
@@ -60,6 +64,19 @@ class Recorder:
         if live.ended:
             self._ends.add(live.id)
         self._wake.set()
+
+    def behind(self) -> tuple[int, float]:
+        """Bytes of journals that are not recorded yet, and the seconds since the oldest change among them."""
+        unrecorded = 0
+        oldest_s = 0.0
+        for live in self._lives:
+            unrecorded += live.followed.file - (live.recorded.file if live.recorded is not None else 0)
+            if live.recorded is None:
+                oldest_s = time.monotonic() - self._began_at  # its row has not been read since we began
+        if self._dirty:
+            since = next(iter(self._dirty.values())) - EVERY_S
+            oldest_s = max(oldest_s, asyncio.get_running_loop().time() - since)
+        return unrecorded, oldest_s
 
     async def run(self) -> None:
         """Record for ever."""
@@ -134,6 +151,8 @@ class Recorder:
                 await self.compare(live)
 
     def _recorded(self, live: Live, command: Command, mark: Mark) -> None:
+        if live.row is not None:
+            self.on_recorded(live.row, command)
         live.recorded, live.row = mark, command
         if command.final:
             self.forget(live)
@@ -173,10 +192,13 @@ class Recorder:
                 log.error("command %d has a journal and no row; its journal is removed", live.id)
             elif live.recorded is not None:
                 log_end(row)  # recorded by a commit of ours whose answer was lost
+                self.on_recorded(live.row or row, row)
             # Else an API before us has recorded it, and said so.
             self._done(live.id)
             self.forget(live)
             return
+        if live.row is not None:
+            self.on_recorded(live.row, row)
         live.recorded, live.row = _place_of(row, live), row
         self.note(live)
 

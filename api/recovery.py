@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from enum import Enum
 
 from api.command import Command, now
@@ -118,6 +119,7 @@ class Recovery:
             case Action.HOST_DIED | Action.JOURNAL_GONE:
                 await self._store.finish_unstarted(row.id, "lost", action.name.lower(), now())
                 log.error("command %d is lost: %s", row.id, action.value)
+                self._recorder.on_recorded(row, replace(row, status="lost", reason=action.name.lower()))
                 if live is not None:
                     self._recorder.forget(live)
                 for lost in await self._store.get_many([row.id]):

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -24,10 +25,13 @@ from api.events import Events
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
+from api.metrics import Facts, Metrics, Scrape
 from api.output import Output
+from api.problems import Unavailable
 from api.processes import Processes
 from api.recorder import Recorder
 from api.recovery import Recovery
+from api.retention import Retention
 from api.spares import Spares
 from api.steering import Steering
 from api.store import DatabaseAway, Store
@@ -78,6 +82,18 @@ class Api:
         self.changes = Changes(self._lives)
         self._lives.on_change = self.changes.note
         self.commands.recording_trouble = lambda: self._recorder.trouble
+        self._places = places
+        self.metrics = Metrics()
+        self._recorder.on_recorded = self.metrics.recorded
+        self.commands.stopped = lambda stopped: self.metrics.recorded(replace(stopped, status="queued"), stopped)
+        self._retention = Retention(
+            self._store,
+            self._lives,
+            keep_days=config.keep_days,
+            keep_commands=config.keep_commands,
+            is_ours=lambda: self._handover.opened,
+        )
+        self.commands.removed = self._retention.wake
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
         self._tasks: list[asyncio.Task[None]] = []
@@ -93,7 +109,8 @@ class Api:
         self._recovery.follow_journals()
         self._link.open()
         await self._store.open()
-        for coroutine in (self._own_database(), self._recorder.run(), self._handover.run(), self._look_around()):
+        parts = (self._recorder, self._handover, self._retention)
+        for coroutine in (self._own_database(), self._look_around(), *(part.run() for part in parts)):
             task = asyncio.get_running_loop().create_task(coroutine)
             task.add_done_callback(_die_of_failure)
             self._tasks.append(task)
@@ -115,11 +132,30 @@ class Api:
             async with asyncio.timeout(1):
                 await self._store.close()
 
+    async def scrape(self) -> bytes:
+        """What Prometheus asks for; PostgreSQL is given a second, and done without."""
+        try:
+            counts = await self.commands.counts(within_s=1.0)
+        except Unavailable:
+            counts = None
+        unrecorded_bytes, unrecorded_s = self._recorder.behind()
+        facts = Facts(
+            version=self._config.version,
+            running=self._lives.running(),
+            queued=self._handover.waiting,
+            counts=counts,
+            unrecorded_bytes=unrecorded_bytes,
+            unrecorded_s=unrecorded_s,
+            pool=self._store.connections(),
+        )
+        return Scrape(self.metrics, self._places, facts).text()
+
     async def _own_database(self) -> None:
         """Keep the database ours. While it is not, no command is accepted."""
         await self._until_ours(self._recovery.compare_with_rows)
         while True:
             log.info("ready")
+            self._retention.wake()
             await self._store.disowned()
             self._handover.suspend()
             log.error("the connection that makes the database ours was lost")
@@ -225,6 +261,8 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
         processes=api.processes,
         events=api.events,
         changes=api.changes,
+        metrics=api.metrics,
+        scrape=api.scrape,
     )
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)

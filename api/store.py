@@ -24,6 +24,9 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.command import Command
+from api.idempotency import Holder, Once
+from api.selection import SEARCHED, Selection
+from protocol.status import STATUSES
 
 # InternalError is what a server says that takes no writes now (a standby after a failover).
 DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
@@ -31,10 +34,20 @@ NeverSent = PoolTimeout  # the one of them that says: no connection was to be ha
 
 OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database
 POOL_TIMEOUT_S = 2.0
+SUM_UP_EVERY = 1000  # batches: then the table of ends is small at any time
+SEARCH_WITHIN_S = 1.8  # then PostgreSQL gives up: nobody waits for the page any more
 TRUSTED_S = 1.0  # how long a connection that has just worked is believed to work
 _COLUMNS = [one.name for one in fields(Command) if one.name != "paused"]
 _SELECT = f"select {', '.join(_COLUMNS)} from commands"  # noqa: S608  (our own column names)
 STREAMS = {"stdout": 1, "stderr": 2}
+
+
+class CommandRemoved(Exception):
+    """The command whose output is read was removed meanwhile."""
+
+
+class SearchTooLong(Exception):
+    """PostgreSQL did not find the commands in the time it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ class Store:
         self._node_id = node_id
         self._owner: AsyncConnection[Any] | None = None
         self._conninfo = conninfo
+        self._counted = 0  # batches recorded since we began
         self._used_at: WeakKeyDictionary[AsyncConnection[Any], float] = WeakKeyDictionary()  # last, monotonic
         self._pool = AsyncConnectionPool(
             conninfo,
@@ -155,6 +169,16 @@ class Store:
         async with self._connection() as connection:
             await connection.execute("select 1")
 
+    def connections(self) -> dict[str, int]:
+        """How many the pool has: idle, in use; and how many requests wait for one."""
+        found = self._pool.get_stats()
+        idle = found.get("pool_available", 0)
+        return {
+            "idle": idle,
+            "used": found.get("pool_size", 0) - idle,
+            "awaited": found.get("requests_waiting", 0),
+        }
+
     # Adding
 
     async def reserve_ids(self, count: int) -> list[int]:
@@ -165,58 +189,77 @@ class Store:
 
     async def add(self, commands: list[Command]) -> None:
         """Insert these, all or none, in one commit. One that is there already is left as it is."""
+        await self._add(commands, {})
+
+    async def add_once(self, commands: list[Command], once: dict[int, Once]) -> dict[int, Holder | None]:
+        """As ``add``, but those that ``once`` names only if nobody has their key. Gives those that were not inserted.
+
+        Of two with the same key the first is inserted. A key that is being written by another transaction is waited
+        for. A holder is None when it has gone meanwhile, so that the key is free again.
+        """
+        added = await self._add(commands, once)
+        missed = {command_id: one.key for command_id, one in once.items() if command_id not in added}
+        holders = await self.holders(list(missed.values())) if missed else {}
+        return {command_id: holders.get(key) for command_id, key in missed.items()}
+
+    async def holders(self, keys: list[str]) -> dict[str, Holder]:
+        """Who has these keys, as far as anybody has."""
+        sql = "select idempotency_key, id, request_digest from commands where idempotency_key = any(%s)"
+        async with self._connection() as connection:
+            rows = await (await connection.execute(sql, [keys])).fetchall()
+            return {key: Holder(command_id, bytes(digest)) for key, command_id, digest in rows}
+
+    async def _add(self, commands: list[Command], once: dict[int, Once]) -> set[int]:
+        """Insert what is not there yet; returns the ids that were inserted, if ``once`` names any."""
         sql = """
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
-                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of)
+                timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of,
+                idempotency_key, request_digest)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
                 run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
-                rerun_of
+                rerun_of, idempotency_key, decode(request_digest, 'hex')
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
-                output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint)
+                output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint,
+                idempotency_key text, request_digest text)
             order by id
-            on conflict (id) do nothing
+            on conflict do nothing
         """
-        rows = [
-            {
-                "id": one.id,
-                "handed_boot_id": one.handed_boot_id,
-                "name": one.name,
-                "labels": one.labels,
-                "script": one.script,
-                "args": one.args,
-                "env": one.env,
-                "cwd": one.cwd,
-                "stdin": None if one.stdin is None else base64.b64encode(one.stdin.encode()).decode(),
-                "run_as": one.run_as,
-                "timeout_s": one.timeout_s,
-                "grace_s": one.grace_s,
-                "leftovers": one.leftovers,
-                "merge_stderr": one.merge_stderr,
-                "output_limit_bytes": one.output_limit_bytes,
-                "created_at": one.created_at.isoformat(),
-                "stdin_open": one.stdin_open,
-                "rerun_of": one.rerun_of,
-            }
-            for one in commands
-        ]
+        if any(one.labels for one in commands):
+            sql = f"""
+                with added as ({sql} returning id, labels), labelled as (
+                    insert into labels (name, value, command_id)
+                    select label.key, label.value, id from added, jsonb_each_text(labels) as label
+                )
+                select id from added
+            """  # noqa: S608  (the statement above)
+        elif once:
+            sql += " returning id"
+        rows = [_new_row(one, once.get(one.id)) for one in commands]
         async with self._connection() as connection:
-            await connection.execute(sql, [self._node_id, Jsonb(rows)])
+            cursor = await connection.execute(sql, [self._node_id, Jsonb(rows)])
+            return {row[0] for row in await cursor.fetchall()} if once else set()
 
     async def refuse(self, ids: list[int]) -> None:
         """See to it that these, whose clients were told 503, never run, whether their rows are there, or come, or not.
 
         PostgreSQL may still be at work on an insert whose connection was lost. So a row is made for each that has
-        none: an insert that comes later finds it and changes nothing.
+        none: an insert that comes later finds it and changes nothing. Their keys are free again.
         """
         sql = """
-            insert into commands (id, node_id, status, reason, script, grace_s, leftovers, merge_stderr,
-                output_limit_bytes, created_at, ended_at)
-            select id, %s, 'stopped', 'not_accepted', '', 0, 'kill', false, 0, now(), now() from unnest(%s::bigint[]) id
-            on conflict (id) do update set status = 'stopped', reason = 'not_accepted', ended_at = commands.created_at
-            where commands.ended_at is null and commands.pid is null
+            with refused as (
+                insert into commands (id, node_id, status, reason, script, grace_s, leftovers, merge_stderr,
+                    output_limit_bytes, created_at, ended_at)
+                select id, %s, 'stopped', 'not_accepted', '', 0, 'kill', false, 0, now(), now()
+                from unnest(%s::bigint[]) id
+                on conflict (id) do update set status = 'stopped', reason = 'not_accepted',
+                    ended_at = commands.created_at, idempotency_key = null, request_digest = null
+                where commands.ended_at is null and commands.pid is null
+                returning status
+            )
+            insert into ends (status, count) select status, count(*) from refused group by status
         """
         async with self._connection() as connection:
             await connection.execute(sql, [self._node_id, ids])
@@ -247,9 +290,14 @@ class Store:
     async def stop_waiting(self, command_id: int, at: datetime) -> Command | None:
         """End a command that only waits, without starting it. None when it does not wait (any more)."""
         sql = f"""
-            update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s
-            where id = %s and ended_at is null and handed_boot_id is null
-            returning {", ".join(_COLUMNS)}
+            with stopped as (
+                update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s
+                where id = %s and ended_at is null and handed_boot_id is null
+                returning {", ".join(_COLUMNS)}
+            ), counted as (
+                insert into ends (status, count) select status, 1 from stopped
+            )
+            select * from stopped
         """  # noqa: S608  (our own column names)
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             row = await (await cursor.execute(sql, [at, at, command_id])).fetchone()
@@ -281,7 +329,10 @@ class Store:
                 from progress as x
                 where commands.id = x.id and commands.ended_at is null
                     and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
-                returning commands.id
+                returning commands.id, commands.status, commands.ended_at
+            ), counted as (
+                insert into ends (status, count)
+                select status, count(*) from written where ended_at is not null group by status
             ), appended as (
                 insert into output (command_id, position, stream, "offset", time, bytes)
                 select chunk.* from unnest(
@@ -302,15 +353,97 @@ class Store:
         )
         async with self._connection() as connection:
             cursor = await connection.execute(sql, [Jsonb([_progress_row(one) for one in batch]), *columns])
-            return {row[0] for row in await cursor.fetchall()}
+            written = {row[0] for row in await cursor.fetchall()}
+        self._counted += 1
+        if self._counted % SUM_UP_EVERY == 0:
+            await self.sum_up()
+        return written
 
     async def finish_unstarted(self, command_id: int, status: str, reason: str, at: datetime) -> None:
         """Record the end of a command of which no journal tells."""
         sql = """
-            update commands set status = %s, reason = %s, ended_at = %s where id = %s and ended_at is null
+            with ended as (
+                update commands set status = %s, reason = %s, ended_at = %s where id = %s and ended_at is null
+                returning status
+            )
+            insert into ends (status, count) select status, 1 from ended
         """
         async with self._connection() as connection:
             await connection.execute(sql, [status, reason, at, command_id])
+
+    # Removing
+
+    async def remove(self, command_id: int) -> bool:
+        """Remove a command if it is final and settled; false when it is not there, or not that far."""
+        return bool(await self._remove("id = %s for update", [command_id]))
+
+    async def remove_ended(self, before: datetime, count: int, live: list[int]) -> int:
+        """Remove the oldest of those that ended before, ``count`` at most; returns how many."""
+        which = "ended_at < %s and created_at < %s and not id = any(%s) order by created_at, id"
+        return await self._remove(f"{which} limit %s for update skip locked", [before, before, live, count])
+
+    async def remove_up_to(self, last_id: int, ended_before: datetime, count: int, live: list[int]) -> int:
+        """Remove the first of those with these ids that ended before, ``count`` at most; returns how many."""
+        which = "id <= %s and ended_at < %s and not id = any(%s) order by id"
+        return await self._remove(f"{which} limit %s for update skip locked", [last_id, ended_before, live, count])
+
+    async def last_surplus_id(self, keep: int) -> int | None:
+        """The id of the newest command beyond the ``keep`` newest ones; None when there are no more than that."""
+        if sum((await self.counts({})).values()) <= keep:
+            return None
+        async with self._connection() as connection:
+            cursor = await connection.execute("select id from commands order by id desc offset %s limit 1", [keep])
+            row = await cursor.fetchone()
+            return None if row is None else int(row[0])
+
+    async def _remove(self, which: str, values: list[Any]) -> int:
+        """Remove final commands; their output is noted as to be removed. Nobody sees a part of that.
+
+        A refusal is kept for a minute: until then the insert that it is there to keep out may still come.
+        """
+        sql = f"""
+            with old as (
+                select id from commands
+                where ended_at is not null
+                    and (reason is distinct from 'not_accepted' or created_at < now() - interval '1 minute')
+                    and {which}
+            ), gone as (
+                delete from commands using old where commands.id = old.id
+                returning commands.id, status, labels, stdout_bytes + stderr_bytes as bytes
+            ), unlabelled as (
+                delete from labels using gone, jsonb_each_text(gone.labels) as label
+                where labels.name = label.key and labels.value = label.value and labels.command_id = gone.id
+            ), noted as (
+                insert into removed (command_id) select id from gone where bytes > 0
+            ), counted as (
+                insert into ends (status, count) select status, -count(*) from gone group by status
+            )
+            select count(*) from gone
+        """  # noqa: S608  (conditions of ours)
+        async with self._connection() as connection:
+            row = await (await connection.execute(sql, values)).fetchone()
+            return int(row[0]) if row else 0
+
+    async def remove_output(self, count: int) -> int:
+        """Remove at most ``count`` chunks of commands that are removed; 0: there is nothing left to be removed."""
+        sql = """
+            with gone as (select command_id from removed order by command_id limit %(count)s), chunk as (
+                select found.* from gone cross join lateral (
+                    select command_id, position from output
+                    where command_id = gone.command_id order by position limit %(count)s) as found
+                limit %(count)s
+            ), emptied as (
+                delete from output using chunk
+                where output.command_id = chunk.command_id and output.position = chunk.position
+            ), done as (
+                delete from removed using gone
+                where removed.command_id = gone.command_id and (select count(*) from chunk) < %(count)s
+            )
+            select count(*) from gone
+        """
+        async with self._connection() as connection:
+            row = await (await connection.execute(sql, {"count": count})).fetchone()
+            return int(row[0]) if row else 0
 
     # Reading
 
@@ -332,29 +465,81 @@ class Store:
         self,
         *,
         limit: int,
-        before_id: int | None = None,
         offset: int = 0,
-        status: str | None = None,
+        selection: Selection = Selection(),  # noqa: B008  (frozen)
         live: dict[int, str] | None = None,
         ascending: bool = False,
     ) -> list[Command]:
-        """Commands by id, newest first unless ``ascending``.
+        """Commands by id (by time and id if times are asked for), newest first unless ``ascending``.
 
-        ``live`` gives the status that running commands really have: their rows may be a second behind.
+        ``live`` gives the status that running commands really have: their rows may be a second behind. Raises
+        ``SearchTooLong``.
         """
-        conditions: list[str] = []
-        values: list[Any] = []
-        if before_id is not None:
-            conditions.append("id < %s")
-            values.append(before_id)
-        if status is not None:
-            live = live or {}
-            conditions.append("((status = %s and not id = any(%s)) or id = any(%s))")
-            values += [status, list(live), [one for one, now in live.items() if now == status]]
-        where = f"where {' and '.join(conditions)}" if conditions else ""
-        order = "asc" if ascending else "desc"
-        sql = f"{_SELECT} {where} order by id {order} limit %s offset %s"
-        return await self._select(sql, [*values, limit, offset])
+        way = "asc" if ascending else "desc"
+        order = f"created_at {way}, id {way}" if selection.by_time else f"id {way}"
+        source, conditions, values = _conditions(selection)
+        branches: list[str] = []
+        all_values: list[Any] = []
+        # A branch for each status: each of them is read in the order of its index, and no further than needed.
+        for condition, value in _status_branches(selection.statuses, live or {}):
+            where = " and ".join([*condition, *conditions])
+            branches.append(
+                f"(select c.id, c.created_at from {source} {f'where {where}' if where else ''}"  # noqa: S608
+                # A number that stands there: a plan for any limit would be a worse one.
+                f" order by {order} limit {limit + offset})"
+            )
+            all_values += [*value, *values]
+        sql = f"""
+            {_SELECT} where id in (
+                select id from ({" union all ".join(branches)}) as found order by {order} limit {limit} offset {offset})
+            order by {order}
+        """  # noqa: S608  (words and numbers of ours)
+        if selection.is_narrow:
+            return await self._search(sql, all_values)
+        return await self._select(sql, all_values)
+
+    async def _search(self, sql: str, values: list[Any]) -> list[Command]:
+        """As ``_select``, planned for these values, and for as long as somebody waits for it."""
+        limited = f"select set_config('statement_timeout', '{SEARCH_WITHIN_S * 1000:.0f}', true)"
+        try:
+            async with self._connection() as connection, connection.transaction():
+                await connection.execute(limited)
+                async with connection.cursor(row_factory=dict_row) as cursor:
+                    await cursor.execute(sql, values, prepare=False)
+                    return [_command(row) for row in await cursor.fetchall()]
+        except psycopg.errors.QueryCanceled as error:
+            raise SearchTooLong(str(error)) from error
+
+    async def counts(self, live: dict[int, str]) -> dict[str, int]:
+        """How many commands have each status; ``live`` gives the status that running commands really have.
+
+        One statement, so one moment: rows that are final already and in ``live`` too are counted once.
+        """
+        sql = """
+            select status, sum(count)::bigint from (
+                select status, count from ends
+                union all
+                select status, count(*) from commands
+                where status in ('queued', 'running') and not id = any(%(live)s) group by status
+                union all
+                select status, -1 from commands where id = any(%(live)s) and ended_at is not null
+            ) as counted group by status
+        """
+        async with self._connection() as connection:
+            rows = await (await connection.execute(sql, {"live": list(live)})).fetchall()
+        found = dict.fromkeys(STATUSES, 0) | dict(rows)
+        for status in live.values():
+            found[status] += 1
+        return found
+
+    async def sum_up(self) -> None:
+        """Make one row for each status of all that the batches have counted. Nobody who counts notices."""
+        sql = """
+            with old as (delete from ends returning status, count)
+            insert into ends (status, count) select status, sum(count)::bigint from old group by status
+        """
+        async with self._connection() as connection:
+            await connection.execute(sql)
 
     async def _select(self, sql: str, values: list[Any]) -> list[Command]:
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -362,28 +547,44 @@ class Store:
             return [_command(row) for row in await cursor.fetchall()]
 
     async def output(self, command_id: int, *, from_position: int, stream: int | None, count: int) -> list[Chunk]:
-        """The next chunks at or after ``from_position``, of one stream or both, in recorded order."""
+        """The next chunks at or after ``from_position``, of one stream or both, in recorded order.
+
+        Raises ``CommandRemoved``: without its row, there may be only a part of them left.
+        """
         sql = """
-            select position, stream, "offset", time, bytes from output
-            where command_id = %s and position >= %s and (%s::smallint is null or stream = %s)
-            order by position limit %s
+            select chunk.* from commands left join lateral (
+                select position, stream, "offset", time, bytes from output
+                where command_id = commands.id and position >= %s and (%s::smallint is null or stream = %s)
+                order by position limit %s
+            ) as chunk on true
+            where commands.id = %s order by position
         """
         async with self._connection() as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(sql, [command_id, from_position, stream, stream, count])
-            return [Chunk(*row) for row in await cursor.fetchall()]
+            await cursor.execute(sql, [from_position, stream, stream, count, command_id])
+            rows = await cursor.fetchall()
+        if not rows:
+            raise CommandRemoved(f"Command {command_id} was removed.")
+        return [Chunk(*row) for row in rows if row[0] is not None]
 
     async def first_position(self, command_id: int, *, stream: int | None, offset: int) -> int | None:
-        """The position of the first chunk that reaches beyond ``offset`` bytes of the stream (or of both)."""
+        """The position of the first chunk that reaches beyond ``offset`` bytes of the stream (or of both).
+
+        Raises ``CommandRemoved``.
+        """
         sql = """
-            select min(position) from output
-            where command_id = %s and case when %s::smallint is null then position + length(bytes) > %s
-                else stream = %s and "offset" + length(bytes) > %s end
+            select (
+                select min(position) from output
+                where command_id = commands.id and case when %s::smallint is null then position + length(bytes) > %s
+                    else stream = %s and "offset" + length(bytes) > %s end)
+            from commands where id = %s
         """
         async with self._connection() as connection:
-            values = [command_id, stream, offset, stream, offset]
+            values = [stream, offset, stream, offset, command_id]
             row = await (await connection.execute(sql, values)).fetchone()
-            return None if row is None or row[0] is None else int(row[0])
+        if row is None:
+            raise CommandRemoved(f"Command {command_id} was removed.")
+        return None if row[0] is None else int(row[0])
 
     async def kept_around(self, command_id: int, position: int) -> tuple[int, int | None]:
         """Where the last byte kept before ``position`` ends, and where the first one after it is (None: there is none).
@@ -401,19 +602,22 @@ class Store:
             return int(row[0]), None if row[1] is None else int(row[1])
 
     async def tails(self, ids: list[int], tail_bytes: int) -> dict[int, list[Chunk]]:
-        """For each command the chunks, both streams, that hold its last ``tail_bytes``."""
+        """For each command that is there the chunks, both streams, that hold its last ``tail_bytes``."""
         sql = """
-            select o.command_id, o.position, o.stream, o."offset", o.time, o.bytes
-            from commands c join output o on o.command_id = c.id
-            where c.id = any(%s) and o.position + length(o.bytes) > c.stdout_bytes + c.stderr_bytes - %s
-            order by o.command_id, o.position
+            select c.id, o.position, o.stream, o."offset", o.time, o.bytes
+            from commands c left join output o on o.command_id = c.id
+                and o.position + length(o.bytes) > c.stdout_bytes + c.stderr_bytes - %s
+            where c.id = any(%s)
+            order by c.id, o.position
         """
         found: dict[int, list[Chunk]] = {}
         async with self._connection() as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(sql, [ids, tail_bytes])
+            await cursor.execute(sql, [tail_bytes, ids])
             for command_id, *chunk in await cursor.fetchall():
-                found.setdefault(command_id, []).append(Chunk(*chunk))
+                chunks = found.setdefault(command_id, [])
+                if chunk[0] is not None:
+                    chunks.append(Chunk(*chunk))
         return found
 
 
@@ -421,6 +625,72 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _conditions(selection: Selection) -> tuple[str, list[str], list[Any]]:
+    """Where from, and under which conditions and values beside the status; rows are called ``c``."""
+    source = "commands c"
+    conditions: list[str] = []
+    values: list[Any] = []
+    if selection.text is not None:
+        source = f"(select * from commands order by id desc limit {SEARCHED}) c"  # noqa: S608  (a number of ours)
+        conditions.append("strpos(lower(c.script), lower(%s)) > 0")
+        values.append(selection.text)
+    for number, label in enumerate(selection.labels):
+        source += f" join labels l{number} on l{number}.command_id = c.id"
+        conditions.append(f"l{number}.name = %s and l{number}.value = %s")
+        values += label
+    if selection.name is not None:
+        conditions.append("c.name = %s")
+        values.append(selection.name)
+    for at, comparison in ((selection.since, ">="), (selection.until, "<")):
+        if at is not None:
+            conditions.append(f"c.created_at {comparison} %s")
+            values.append(at)
+    after = selection.after
+    if after is not None and after.created_at is not None:
+        conditions.append("(c.created_at, c.id) < (%s, %s)")
+        values += [after.created_at, after.id]
+    elif after is not None:
+        conditions.append("c.id < %s")
+        values.append(after.id)
+    return source, conditions, values
+
+
+def _status_branches(statuses: tuple[str, ...], live: dict[int, str]) -> list[tuple[list[str], list[Any]]]:
+    """Conditions and values, of which a command fulfils one at most; without statuses there is one for all."""
+    if not statuses:
+        return [([], [])]
+    branches: list[tuple[list[str], list[Any]]] = [
+        (["c.status = %s", "not c.id = any(%s)"], [status, list(live)]) for status in statuses
+    ]
+    return [*branches, (["c.id = any(%s)"], [[one for one, now in live.items() if now in statuses]])]
+
+
+def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
+    row = {
+        "id": command.id,
+        "handed_boot_id": command.handed_boot_id,
+        "name": command.name,
+        "labels": command.labels,
+        "script": command.script,
+        "args": command.args,
+        "env": command.env,
+        "cwd": command.cwd,
+        "stdin": None if command.stdin is None else base64.b64encode(command.stdin.encode()).decode(),
+        "run_as": command.run_as,
+        "timeout_s": command.timeout_s,
+        "grace_s": command.grace_s,
+        "leftovers": command.leftovers,
+        "merge_stderr": command.merge_stderr,
+        "output_limit_bytes": command.output_limit_bytes,
+        "created_at": command.created_at.isoformat(),
+        "stdin_open": command.stdin_open,
+        "rerun_of": command.rerun_of,
+    }
+    if once is not None:
+        row["idempotency_key"], row["request_digest"] = once.key, once.digest.hex()
+    return row
 
 
 def _progress_row(one: Progress) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Config:
     max_running: int
     max_queued: int
     min_free_bytes: int  # on the disk of the state directory, for a command to be accepted; 0 = not looked at
+    keep_days: float | None  # after its end a command is kept for so long; None: for ever
+    keep_commands: int | None  # so many of the newest are kept; None: all
     max_script_bytes: int
     max_body_bytes: int
     default_timeout_s: float | None  # for commands that name none; None: no limit

@@ -18,6 +18,7 @@ class Places:
         self.stdins = os.path.join(state_dir, "stdins")
         self.left = os.path.join(state_dir, "left")
         self.work = os.path.join(state_dir, "work")
+        self.starts = os.path.join(state_dir, "starts")
         self.spare = os.path.join(state_dir, "spare")
         self.fault = os.path.join(state_dir, "fault")  # made by a crash point of a test, so that it comes once
         self.postgres = os.path.join(state_dir, "postgres")

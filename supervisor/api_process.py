@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 
-from protocol import linux
+from protocol import linux, starts
 from protocol.config import Config
 from protocol.messages import Order, Report
+from protocol.places import Places
 from protocol.queue import Queue
 from supervisor.restart import Restart
 
@@ -16,6 +17,7 @@ class ApiProcess:
 
     def __init__(self, config: Config, *, socket_fd: int, lock_fd: int, title: linux.Title) -> None:
         self._config = config
+        self._places = Places(config.state_dir)
         self._socket_fd = socket_fd
         self._lock_fd = lock_fd
         self._title = title
@@ -35,6 +37,7 @@ class ApiProcess:
         self.orders.keep_reader()
         self.reports.keep_writer()
         self.pid = pid
+        starts.count(self._places, "api")
 
     def ended(self) -> None:
         """Note that it ended."""

@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 
-from protocol import linux
+from protocol import linux, starts
 from protocol.config import Config
+from protocol.places import Places
 from supervisor.log import Log
 from supervisor.postmaster import Ending, Predecessor, Server
 from supervisor.restart import Restart
@@ -49,6 +50,7 @@ class Init:
 
     def __init__(self, config: Config, *, lock_fd: int, socket_fd: int) -> None:
         self._config = config
+        self._places = Places(config.state_dir)
         self._lock_fd = lock_fd
         self._socket_fd = socket_fd
         self._log = Log("init", config.log_format)
@@ -71,6 +73,7 @@ class Init:
         if os.getpid() != 1:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        starts.count(self._places, "init")
         while self._shutdown_at is None:
             self._start_what_is_due()
             self._wait(self._next_start())
@@ -96,6 +99,7 @@ class Init:
             if child.pid is None and now >= child.restart.start_at:
                 try:
                     child.start()
+                    starts.count(self._places, child.name)
                 except OSError as error:  # no process to be had now: like one that died at once
                     self._log.error(f"cannot start the {child.name}", error=error)
                     child.ended()

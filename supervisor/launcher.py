@@ -117,6 +117,8 @@ def _serve(settings: Settings) -> NoReturn:
         max_running=settings.max_running,
         max_queued=settings.max_queued,
         min_free_bytes=settings.min_free_bytes,
+        keep_days=settings.keep_days,
+        keep_commands=settings.keep_commands,
         max_script_bytes=settings.max_script_bytes,
         max_body_bytes=settings.max_body_bytes,
         default_timeout_s=settings.default_timeout_s,

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(
         64 * 1024 * 1024, ge=0, le=2**60, description="free on the disk of state_dir, or no new command; 0: no matter"
     )
+    keep_days: Annotated[float | None, BeforeValidator(_none)] = Field(
+        None, gt=0, le=36_500, description="for so many days after its end a command is kept; none: for ever"
+    )
+    keep_commands: Annotated[int | None, BeforeValidator(_none)] = Field(
+        None, ge=1, le=10**9, description="so many of the newest commands are kept; none: all"
+    )
     max_script_bytes: int = Field(1024 * 1024, ge=1, le=64 * 1024 * 1024, description="the longest script")
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024, description="the largest request")
     default_timeout_s: Annotated[float | None, BeforeValidator(_none)] = Field(

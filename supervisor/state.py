@@ -26,7 +26,14 @@ def prepare(places: Places) -> None:
         owner = os.stat(places.state_dir)
         if owner.st_uid != os.getuid():
             raise StateError(f"{places.state_dir} belongs to user {owner.st_uid}, we are {os.getuid()}")
-        for directory in (places.journals, places.controls, places.stdins, places.left, places.spare):
+        for directory in (
+            places.journals,
+            places.controls,
+            places.stdins,
+            places.left,
+            places.spare,
+            places.starts,
+        ):
             _make(directory, 0o700)
         # A command's own directory must be reached by its run_as user.
         _make(places.work, 0o711)

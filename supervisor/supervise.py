@@ -30,10 +30,12 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
     # From here on forking is dear, and the forker does it.
+    from protocol import starts
     from supervisor.api_process import ApiProcess
     from supervisor.kin import Kin
     from supervisor.loop import Supervisor
 
+    starts.count(places, "forker")
     api = ApiProcess(config, socket_fd=socket_fd, lock_fd=lock_fd, title=title)
     kin = Kin(places, own_pids={forker.pid}, init_pid=init_pid, postgres_argv=config.postgres_argv)
     return Supervisor(config, forker=forker, api=api, kin=kin).run()

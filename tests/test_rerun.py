@@ -104,6 +104,19 @@ def test_a_copy_is_fed_by_itself(service: Service) -> None:
     assert service.output(service.ended(again)) == b"a\nc\n"
 
 
+def test_asked_twice_with_one_key_it_runs_again_once(service: Service) -> None:
+    """The second answer is the first one's command; for another command the key is taken."""
+    first, other = service.done("true"), service.done("true")
+    headers = {"Idempotency-Key": f"again {first.id}".replace(" ", "-")}
+
+    new, found = (service.http.post(f"/v1/commands/{first.id}/rerun", headers=headers) for _ in range(2))
+    taken = service.http.post(f"/v1/commands/{other.id}/rerun", headers=headers)
+
+    assert (new.status_code, found.status_code, taken.status_code) == (201, 200, 409)
+    assert new.json()["id"] == found.json()["id"]
+    assert service.ended(Command(new.json())).rerun_of == first.id
+
+
 def test_what_cannot_be_run_again_is_refused(service: Service) -> None:
     """Nothing is created, and each is told why."""
     first = service.done("true")
@@ -114,7 +127,7 @@ def test_what_cannot_be_run_again_is_refused(service: Service) -> None:
     malformed = service.http.post("/v1/commands/0/rerun")
     field = service.http.post(url, json={"timeout_s": 3})
     parameter = service.http.post(url, params={"wait": "long"})
-    key = service.http.post(url, headers={"Idempotency-Key": "x"})
+    key = service.http.post(url, headers={"Idempotency-Key": "x y"})
     text = service.http.post(url, content=b"x", headers={"Content-Type": "text/plain"})
 
     assert (unknown.status_code, malformed.status_code, text.status_code) == (404, 400, 415)

@@ -12,6 +12,7 @@ import pytest
 
 from api import migrations
 from api.command import Command
+from api.selection import Selection
 from api.store import Chunk, Progress, Store
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -176,7 +177,7 @@ def test_the_list_asks_the_living_for_their_status(play: Play) -> None:
         live = {2: "running", 3: "succeeded"}
 
         async def ids(status: str) -> list[int]:
-            return [one.id for one in await store.page(limit=10, status=status, live=live)]
+            return [one.id for one in await store.page(limit=10, selection=Selection(statuses=(status,)), live=live)]
 
         assert await ids("queued") == [4, 1]
         assert await ids("running") == [2]
@@ -198,6 +199,7 @@ def test_the_last_bytes_of_many_are_found_at_once(play: Play) -> None:
         assert {one: b"".join(chunk.bytes for chunk in chunks) for one, chunks in tails.items()} == {
             1: b"b" * 10 + b"c" * 10,
             2: b"z",
+            3: b"",
         }
 
     play(scene)

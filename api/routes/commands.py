@@ -1,14 +1,16 @@
-"""``/v1/commands``: run, look, wait, stop."""
+"""``/v1/commands``: run, look, wait, stop, remove."""
 
 from __future__ import annotations
 
-from sanic import Blueprint, HTTPResponse, Request
+from sanic import Blueprint, HTTPResponse, Request, empty
 from sanic import json as json_response
 
 from api.command import SCRIPT_IN_LIST
 from api.commands import Commands
+from api.idempotency import HEADER, Once, digest_of_command, parse_key
 from api.models import MAX_ID, MAX_WAIT_S, Parameters, parse_command, parse_id, parse_stop
-from api.problems import Malformed, NotJson
+from api.problems import NotJson
+from api.selection import SEARCHED, parse_selection
 from protocol.config import Config
 from protocol.status import STATUSES
 
@@ -22,27 +24,34 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         parameters = Parameters(request.get_args(keep_blank_values=True))
         wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
         parameters.done()
-        refuse_idempotency_key(request)
+        key = parse_key(request.headers.getall(HEADER, []))
         require_json(request)
-        command = await commands.add(parse_command(request.body, config))
+        wanted = parse_command(request.body, config)
+        if key is None:
+            command, new = await commands.add(wanted), True
+        else:
+            once = Once(key, digest_of_command(wanted, config.default_timeout_s))
+            command, new = await commands.add_once(wanted, once)
         if wait_s:
             command = await commands.wait(command, wait_s)
-        return json_response(command.to_json(), 201, headers={"Location": f"/v1/commands/{command.id}"})
+        headers = {"Location": f"/v1/commands/{command.id}"}
+        return json_response(command.to_json(), 201 if new else 200, headers=headers)
 
     @routes.get("/")
     async def page(request: Request) -> HTTPResponse:
         parameters = Parameters(request.get_args(keep_blank_values=True))
         limit = parameters.integer("limit", least=1, most=1000, default=50)
         offset = parameters.integer("offset", least=0, most=MAX_ID, default=0)
-        cursor = parameters.integer("cursor", least=1, most=MAX_ID, default=0) or None
-        status = parameters.text("status", tuple(STATUSES))
+        selection = parse_selection(parameters)
         parameters.done()
         # One more than asked for tells whether there is a next page.
-        found = await commands.page(limit=limit + 1, offset=offset, before_id=cursor, status=status)
+        found = await commands.page(limit=limit + 1, offset=offset, selection=selection)
         # Who has gone on to another status since the database looked is left out of a page of this one.
-        shown = [command for command in found[:limit] if status in (None, command.status)]
-        items = [command.to_json(script_at_most=SCRIPT_IN_LIST) for command in shown]
-        return json_response({"items": items, "next": str(found[limit - 1].id) if len(found) > limit else None})
+        wanted = selection.statuses or STATUSES
+        items = [one.to_json(script_at_most=SCRIPT_IN_LIST) for one in found[:limit] if one.status in wanted]
+        searched = {} if selection.text is None else {"searched": SEARCHED}
+        following = selection.cursor(found[limit - 1]) if len(found) > limit else None
+        return json_response({"items": items, "next": following, **searched})
 
     @routes.get("/<command_id:str>")
     async def get(request: Request, command_id: str) -> HTTPResponse:
@@ -54,6 +63,12 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
             command = await commands.wait(command, wait_s)
         return json_response(command.to_json())
 
+    @routes.delete("/<command_id:str>")
+    async def remove(request: Request, command_id: str) -> HTTPResponse:
+        Parameters(request.get_args(keep_blank_values=True)).done()
+        await commands.remove(parse_id(command_id))
+        return empty()
+
     @routes.post("/<command_id:str>/stop")
     async def stop(request: Request, command_id: str) -> HTTPResponse:
         Parameters(request.get_args(keep_blank_values=True)).done()
@@ -64,13 +79,6 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         return json_response(command.to_json())
 
     return routes
-
-
-def refuse_idempotency_key(request: Request) -> None:
-    """Raises ``Malformed`` when the client believes that sending it twice would be once."""
-    if "idempotency-key" in request.headers:
-        message = "is not supported by this version"
-        raise Malformed(f"Idempotency-Key {message}.", errors=[("Idempotency-Key", message)])
 
 
 def require_json(request: Request) -> None:

@@ -50,7 +50,8 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         parameters.done()
         found = await commands.page(limit=limit, offset=offset, ascending=True)
         tails = await commands.output.tails(found, TAIL_IN_LIST_BYTES)
-        return json_response([_translated(one, tails.get(one.id, b"")) for one in found])
+        # Who was removed since has no tail, be it an empty one.
+        return json_response([_translated(one, tails[one.id]) for one in found if one.id in tails])
 
     @routes.get("/command/<command_id:str>")
     async def get(_request: Request, command_id: str) -> HTTPResponse:

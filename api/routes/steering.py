@@ -7,9 +7,10 @@ from sanic import json as json_response
 from sanic.http import Http
 
 from api.commands import Commands
+from api.idempotency import HEADER, Once, digest_of, parse_key
 from api.models import MAX_WAIT_S, Parameters, parse_id, parse_rerun, parse_signal
 from api.processes import Processes
-from api.routes.commands import refuse_idempotency_key, require_json
+from api.routes.commands import require_json
 from api.steering import Steering
 from protocol.config import Config
 
@@ -40,14 +41,17 @@ def blueprint(commands: Commands, steering: Steering, processes: Processes, conf
         parameters = Parameters(request.get_args(keep_blank_values=True))
         wait_s = parameters.seconds("wait", most=MAX_WAIT_S)
         parameters.done()
-        refuse_idempotency_key(request)
+        key = parse_key(request.headers.getall(HEADER, []))
         if request.body.strip():
             require_json(request)
         parse_rerun(request.body)
-        command = await commands.rerun(parse_id(command_id), config)
+        first_id = parse_id(command_id)
+        once = None if key is None else Once(key, digest_of("POST /v1/commands/{id}/rerun", {"id": first_id}))
+        command, new = await commands.rerun(first_id, config, once)
         if wait_s:
             command = await commands.wait(command, wait_s)
-        return json_response(command.to_json(), 201, headers={"Location": f"/v1/commands/{command.id}"})
+        headers = {"Location": f"/v1/commands/{command.id}"}
+        return json_response(command.to_json(), 201 if new else 200, headers=headers)
 
     @routes.get("/commands/<command_id:str>/processes")
     async def of_command(request: Request, command_id: str) -> HTTPResponse:

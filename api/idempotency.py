@@ -1,0 +1,72 @@
+"""Requests that may be sent again: a key that the client chose, and what tells its request from another one.
+
+Both stand in the row of the command that the request made, so they live exactly as long as it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.models import CommandRequest
+from api.problems import Conflict, Malformed
+
+HEADER = "Idempotency-Key"
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that makes one command, however often it comes."""
+
+    key: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a key already."""
+
+    command_id: int
+    digest: bytes
+
+    def check(self, once: Once) -> None:
+        """Raises ``Conflict`` when the key belongs to another request."""
+        if self.digest != once.digest:
+            message = f"belongs to command {self.command_id}, which another request made; send a new key"
+            raise Conflict(f"{HEADER} {message}.", errors=[(HEADER, message)])
+
+
+def parse_key(values: Sequence[str]) -> str | None:
+    """The key among the values of the header; None without any. Raises ``Malformed``."""
+    if not values:
+        return None
+    if len(values) > 1:
+        message = "is given more than once"
+    elif not _KEY.fullmatch(values[0]):
+        message = "must be 1 to 255 visible ASCII characters"
+    else:
+        return values[0]
+    raise Malformed(f"{HEADER} {message}.", errors=[(HEADER, message)])
+
+
+def digest_of_command(request: CommandRequest, default_timeout_s: float | None) -> bytes:
+    """What tells one request to run a command from another: its checked values, as far as they are no defaults.
+
+    So neither white space nor the order of members matters, nor a default that is named, nor a field that a later
+    version adds.
+    """
+    values = request.model_dump(exclude_defaults=True, exclude={"timeout_s"})
+    if request.timeout_s != default_timeout_s:
+        values["timeout_s"] = request.timeout_s
+    return digest_of("POST /v1/commands", values)
+
+
+def digest_of(what: str, values: dict[str, Any]) -> bytes:
+    """The digest of a request: what it asks for, and with which values."""
+    text = json.dumps([what, values], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
