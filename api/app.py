@@ -9,18 +9,21 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic import exceptions as sanic_exceptions
 from sanic import json as json_response
 
-from api import problems
+from api import openapi, problems
 from api.access import Access
 from api.commands import Commands
 from api.handover import first_line
 from api.routes import commands as command_routes
-from api.routes import health, seed
+from api.routes import docs, health, seed
 from api.store import DatabaseAway
 from protocol.config import Config
 
 log = logging.getLogger("bashd.api")
 
 Application = Sanic[Any, Any]
+
+# Every route there is, as its module declares it.
+OPERATIONS = (*command_routes.OPERATIONS, *health.OPERATIONS, *docs.OPERATIONS, *seed.OPERATIONS)
 
 # No limit of Sanic's own on how long an answer may be silent: `follow` lasts as long as a command.
 QUIET_S = 20 * 365 * 24 * 3600
@@ -45,6 +48,7 @@ def build(config: Config, commands: Commands) -> Application:
 
     app.blueprint(command_routes.blueprint(commands, config))
     app.blueprint(health.blueprint(commands, config))
+    app.blueprint(docs.blueprint(lambda: openapi.document(OPERATIONS)))
     app.blueprint(seed.blueprint(commands, config))
     app.exception(Exception)(answer_problem)
     return app
