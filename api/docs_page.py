@@ -132,6 +132,9 @@ said below. In the examples <code>$URL</code> is where Bashd listens, as <code>h
                 about = f'<a href="#problem-{name}">{escape(self._resolved(response)["description"])}</a>'
                 rows.append((status, about, ""))
                 continue
+            if "content" not in response:
+                rows.append((status, _text(response["description"]), ""))
+                continue
             media_type, content = next(iter(response["content"].items()))
             rows.append((status, _text(response["description"]), f"{_code_word(media_type)} {self._content(content)}"))
             if "example" in content:

@@ -129,17 +129,19 @@ def _body(body: Body) -> Document:
 
 
 def _answer(answer: Answer) -> Document:
-    content: Document = {"schema": _schema(answer.model)}
-    if answer.example is not None:
-        content["example"] = answer.example
-    if answer.events:
-        # OpenAPI has no words for a stream of events: here is what each carries.
-        content["x-events"] = {name: _schema(model) for name, model in answer.events.items()}
-    described: Document = {"description": answer.about, "content": {answer.media_type: content}}
+    described: Document = {"description": answer.about}
     if answer.headers:
         described["headers"] = {
             name: {"description": about, "schema": {"type": "string"}} for name, about in answer.headers.items()
         }
+    if answer.media_type is not None:
+        content: Document = {"schema": _schema(answer.model)}
+        if answer.example is not None:
+            content["example"] = answer.example
+        if answer.events:
+            # OpenAPI has no words for a stream of events: here is what each carries.
+            content["x-events"] = {name: _schema(model) for name, model in answer.events.items()}
+        described["content"] = {answer.media_type: content}
     return described
 
 

@@ -30,12 +30,12 @@ class Body:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered. ``model`` may be a list of one model; None: bytes, or text of another type."""
+    """What is answered. ``model`` may be a list of one model; None: bytes, or text of another type, or nothing."""
 
     about: str
     model: type[BaseModel] | list[type[BaseModel]] | None = None
     example: Any = None
-    media_type: str = JSON
+    media_type: str | None = JSON  # None: no body
     headers: dict[str, str] = field(default_factory=dict)  # name → what it says
     events: dict[str, type[BaseModel]] = field(default_factory=dict)  # of text/event-stream: name → its data
 

@@ -39,9 +39,8 @@ from api.routes import seed
 from api.routes.examples import ENDED
 from protocol.config import Config
 from protocol.story import Story
+from tests.description import DOCUMENT, validator
 from tests.processes import Service
-
-DOCUMENT = openapi.document(app.OPERATIONS)
 
 
 @pytest.fixture
@@ -79,10 +78,6 @@ def test_the_description_is_valid() -> None:
     assert len(names) == len(set(names))
 
 
-def _validator(schema: dict[str, Any]) -> OAS31Validator:
-    return OAS31Validator({**schema, "components": DOCUMENT["components"]})  # where its references lead
-
-
 def _examples() -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Each example of the document: where it stands, its schema, its value."""
     for path, methods in DOCUMENT["paths"].items():
@@ -111,16 +106,16 @@ def _examples_of(where: str, place: dict[str, Any]) -> Iterator[tuple[str, dict[
 @pytest.mark.parametrize(("schema", "value"), [one[1:] for one in _examples()], ids=[one[0] for one in _examples()])
 def test_an_example_is_what_its_schema_says(schema: dict[str, Any], value: Any) -> None:
     """Bodies, answers, problems, parameters and their defaults."""
-    _validator(schema).validate(value)
+    validator(schema).validate(value)
 
 
 def test_examples_that_are_wrong_would_be_found() -> None:
     """The schemas do refuse something."""
     schema = {"$ref": "#/components/schemas/CommandAnswer"}
 
-    assert _validator(schema).is_valid(ENDED)
-    assert not _validator(schema).is_valid({**ENDED, "status": "sleeping"})
-    assert not _validator(schema).is_valid({**ENDED, "more": 1})
+    assert validator(schema).is_valid(ENDED)
+    assert not validator(schema).is_valid({**ENDED, "status": "sleeping"})
+    assert not validator(schema).is_valid({**ENDED, "more": 1})
 
 
 def test_every_json_that_is_sent_or_given_has_an_example() -> None:
