@@ -24,6 +24,7 @@ class _Page:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._components = document["components"]
+        self._exemplified: list[Document] = []  # schemas of which an example has been shown
 
     def render(self) -> str:
         info = self._document["info"]
@@ -137,8 +138,11 @@ said below. In the examples <code>$URL</code> is where Bashd listens, as <code>h
                 continue
             media_type, content = next(iter(response["content"].items()))
             rows.append((status, _text(response["description"]), f"{_code_word(media_type)} {self._content(content)}"))
-            if "example" in content:
-                examples.append(_code(json.dumps(content["example"], indent=2, ensure_ascii=False), f"{status}"))
+            if "example" in content and content["schema"] not in self._exemplified:
+                self._exemplified.append(content["schema"])
+                examples.append(
+                    _code(json.dumps(content["example"], indent=2, ensure_ascii=False), f"Example: {status}")
+                )
         return "<h4>Answers</h4>" + _table(("status", "meaning", "content"), rows) + "".join(examples)
 
     def _content(self, content: Document) -> str:

@@ -26,7 +26,7 @@ class Parameter(Generic[T]):
     parse: Callable[[str], T]
     schema: dict[str, Any]
     default: T
-    example: Any = None
+    example: Any = None  # needed where there is no default, so that who reads sees what one looks like
 
 
 def integer(

@@ -73,8 +73,7 @@ def _headers(operation: Document) -> list[Document]:
 
 
 def _pair(parameter: Document) -> Document:
-    schema = parameter["schema"]
-    value = parameter.get("example", schema.get("default", (schema.get("enum") or [""])[0]))
+    value = parameter.get("example", parameter["schema"].get("default"))
     text = value if isinstance(value, str) else json.dumps(value)
     return {"key": parameter["name"], "value": text, "description": parameter["description"]}
 

@@ -118,9 +118,11 @@ def test_examples_that_are_wrong_would_be_found() -> None:
     assert not validator(schema).is_valid({**ENDED, "more": 1})
 
 
-def test_every_json_that_is_sent_or_given_has_an_example() -> None:
-    """Who reads the description sees what it looks like."""
+def test_everything_that_is_sent_or_given_has_an_example() -> None:
+    """Parameters, bodies, answers: who reads the description sees what it looks like."""
     for operation in app.OPERATIONS:
+        for parameter in (*operation.query, *operation.headers):
+            assert parameter.example is not None or parameter.default is not None, parameter.name
         if operation.body is not None:
             assert operation.body.examples, operation.id
         for answer in operation.answers.values():

@@ -17,7 +17,9 @@ from api.store import STREAMS
 from protocol.config import Config
 from protocol.status import STATUSES
 
-WAIT = seconds("wait", "Answer when the command has ended, or when so many seconds are over.", most=MAX_WAIT_S)
+WAIT = seconds(
+    "wait", "Answer when the command has ended, or when so many seconds are over.", most=MAX_WAIT_S, example=10
+)
 
 ADD = Operation(
     id="addCommand",
@@ -56,9 +58,14 @@ ADD = Operation(
 LIMIT = integer("limit", "How many at most.", least=1, most=1000, default=50)
 OFFSET = integer("offset", "How many to pass over.", least=0, most=MAX_ID, default=0)
 CURSOR = integer(
-    "cursor", "Where the page before said that it goes on: its `next`.", least=1, most=MAX_ID, default=None
+    "cursor",
+    "Where the page before said that it goes on: its `next`.",
+    least=1,
+    most=MAX_ID,
+    default=None,
+    example=42,
 )
-STATUS = choice("status", "Only those that are so now.", tuple(STATUSES), default=None)
+STATUS = choice("status", "Only those that are so now.", tuple(STATUSES), default=None, example="running")
 
 PAGE = Operation(
     id="listCommands",
@@ -97,7 +104,7 @@ STOP = Operation(
 
 STREAM = choice("stream", "Which of the two, or both as they were recorded.", ("both", *STREAMS), default="both")
 FROM = integer("offset", "The first byte wanted; counts every byte that was written.", least=0, most=MAX_ID, default=0)
-BYTES = integer("limit", "How many bytes at most.", least=1, most=MAX_ID, default=None)
+BYTES = integer("limit", "How many bytes at most.", least=1, most=MAX_ID, default=None, example=65536)
 FOLLOW = flag("follow", "Go on until the command has ended.")
 
 OUTPUT = Operation(
