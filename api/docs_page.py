@@ -220,22 +220,24 @@ def _sent(value: Any) -> str:
 
 
 def _limits(schema: Document) -> str:
-    words = []
-    for names, unit in (
-        (("minimum", "maximum"), ""),
-        (("minLength", "maxLength"), " characters"),
-        (("minItems", "maxItems"), " items"),
+    words = [f"above {_number(schema['exclusiveMinimum'])}"] if "exclusiveMinimum" in schema else []
+    for lowest, highest, unit in (
+        ("minimum", "maximum", ""),
+        ("minLength", "maxLength", " characters"),
+        ("minItems", "maxItems", " items"),
     ):
-        least, most = (schema.get(name) for name in names)
+        least, most = schema.get(lowest), schema.get(highest)
         if least is not None and most is not None:
-            words.append(f"{least:g} to {most}{unit}" if unit else f"{least} to {most}")
+            words.append(f"{_number(least)} to {_number(most)}{unit}")
         elif least is not None:
-            words.append(f"from {least}{unit}")
+            words.append("not empty" if (lowest, least) == ("minLength", 1) else f"from {_number(least)}{unit}")
         elif most is not None:
-            words.append(f"at most {most:g}{unit}" if most < 10**6 else f"at most {most}{unit}")
-    if "exclusiveMinimum" in schema:
-        words.insert(0, f"above {schema['exclusiveMinimum']}")
+            words.append(f"at most {_number(most)}{unit}")
     return ", ".join(words)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _default(member: Document) -> str:
@@ -246,7 +248,10 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     # A column in which nothing stands only takes room.
     shown = [number for number in range(len(head)) if any(row[number] for row in rows)]
     cells = "".join(f'<th scope="col">{head[number]}</th>' for number in shown)
-    body = "".join("<tr>" + "".join(f"<td>{row[number]}</td>" for number in shown) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f'<td data-head="{head[number]}">{row[number]}</td>' for number in shown) + "</tr>"
+        for row in rows
+    )
     return f'<div class="wide" tabindex="0"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
