@@ -5,7 +5,7 @@ SHELL := /bin/bash
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ARGS ?=
 
-.PHONY: help setup run test check bench monkey clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
+.PHONY: help setup run test check describe bench monkey clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
 
 help:  ## say what there is
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -36,6 +36,9 @@ check: setup  ## format, lint, types, import contract
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+describe: setup  ## write docs/api/ anew, from what the routes declare
+	@.venv/bin/python -m api.describe
 
 bench: setup  ## measure everything and write docs/performance.md (ARGS="--only latency", ARGS=--quick)
 	@.venv/bin/python -m bench.all $(ARGS)

@@ -11,7 +11,7 @@ from sanic import Request
 from api.problems import ForeignOrigin, Unauthorized, UnknownHost
 from protocol.config import Config
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/"})  # they hold no data
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/docs/style.css", "/openapi.json", "/"})  # they hold no data
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
@@ -11,7 +12,7 @@ from sanic import exceptions as sanic_exceptions
 from sanic import json as json_response
 from sanic.response import BaseHTTPResponse
 
-from api import problems
+from api import openapi, problems
 from api.access import Access
 from api.changes import Changes
 from api.commands import Commands
@@ -20,8 +21,8 @@ from api.handover import first_line
 from api.metrics import Metrics
 from api.processes import Processes
 from api.routes import commands as command_routes
+from api.routes import docs, figures, health, seed
 from api.routes import events as event_routes
-from api.routes import figures, health, seed
 from api.routes import output as output_routes
 from api.routes import steering as steering_routes
 from api.steering import Steering
@@ -32,21 +33,36 @@ log = logging.getLogger("bashd.api")
 
 Application = Sanic[Any, Any]
 
+# Every route there is, as its module declares it.
+OPERATIONS = (
+    *command_routes.OPERATIONS,
+    *output_routes.OPERATIONS,
+    *event_routes.OPERATIONS,
+    *steering_routes.OPERATIONS,
+    *figures.OPERATIONS,
+    *health.OPERATIONS,
+    *docs.OPERATIONS,
+    *seed.OPERATIONS,
+)
+
 # No limit of Sanic's own on how long an answer may be silent: `follow` lasts as long as a command.
 QUIET_S = 20 * 365 * 24 * 3600
 
 
-def build(
-    config: Config,
-    *,
-    commands: Commands,
-    steering: Steering,
-    processes: Processes,
-    events: Events,
-    changes: Changes,
-    metrics: Metrics,
-    scrape: Callable[[], Awaitable[bytes]],
-) -> Application:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What stands behind the routes."""
+
+    commands: Commands
+    steering: Steering
+    processes: Processes
+    events: Events
+    changes: Changes
+    metrics: Metrics
+    scrape: Callable[[], Awaitable[bytes]]
+
+
+def build(config: Config, parts: Parts) -> Application:
     """The application; it starts nothing."""
     Sanic.test_mode = False
     app = Sanic("bashd", configure_logging=False)
@@ -64,17 +80,18 @@ def build(
         access.check(request)
 
     async def count(request: Request, response: BaseHTTPResponse) -> None:
-        metrics.answered(request, response.status)
+        parts.metrics.answered(request, response.status)
 
     app.register_middleware(count, "response")
 
-    app.blueprint(command_routes.blueprint(commands, config))
-    app.blueprint(steering_routes.blueprint(commands, steering, processes, config))
-    app.blueprint(output_routes.blueprint(commands))
-    app.blueprint(event_routes.blueprint(events, changes))
-    app.blueprint(figures.blueprint(commands, scrape))
-    app.blueprint(health.blueprint(commands, config))
-    app.blueprint(seed.blueprint(commands, config))
+    app.blueprint(command_routes.blueprint(parts.commands, config))
+    app.blueprint(steering_routes.blueprint(parts.commands, parts.steering, parts.processes, config))
+    app.blueprint(output_routes.blueprint(parts.commands))
+    app.blueprint(event_routes.blueprint(parts.events, parts.changes))
+    app.blueprint(figures.blueprint(parts.commands, parts.scrape))
+    app.blueprint(health.blueprint(parts.commands, config))
+    app.blueprint(docs.blueprint(lambda: openapi.document(OPERATIONS)))
+    app.blueprint(seed.blueprint(parts.commands, config))
     app.exception(Exception)(answer_problem)
     return app
 
@@ -91,13 +108,26 @@ async def answer_problem(request: Request, error: Exception) -> HTTPResponse:
     )
 
 
+def _allowed(request: Request) -> str:
+    """The methods of a path that is declared; Sanic names those of one route alone."""
+    parts = request.path.rstrip("/").split("/")
+
+    def fits(path: str) -> bool:
+        declared = path.split("/")
+        return len(declared) == len(parts) and all(
+            one in ("{id}", other) for one, other in zip(declared, parts, strict=True)
+        )
+
+    return ", ".join(sorted({one.method for one in OPERATIONS if fits(one.path)}))
+
+
 def _translated(request: Request, error: Exception) -> problems.Problem:
     """Sanic's own refusals and our own failures as problems."""
     match error:
         case sanic_exceptions.NotFound():
             return problems.NotFound(f"There is nothing at {request.path}.")
         case sanic_exceptions.MethodNotAllowed():
-            allowed = str(error.headers.get("Allow", ""))
+            allowed = _allowed(request)
             return problems.MethodNotAllowed(f"{request.method} is not for {request.path}.", headers={"Allow": allowed})
         case sanic_exceptions.PayloadTooLarge():
             return problems.TooLarge("The request is larger than allowed (max_body_bytes).")

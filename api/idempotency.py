@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from api.models import CommandRequest
-from api.problems import Conflict, Malformed
+from api.parameters import Parameter
+from api.problems import Conflict
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -41,17 +41,20 @@ class Holder:
             raise Conflict(f"{HEADER} {message}.", errors=[(HEADER, message)])
 
 
-def parse_key(values: Sequence[str]) -> str | None:
-    """The key among the values of the header; None without any. Raises ``Malformed``."""
-    if not values:
-        return None
-    if len(values) > 1:
-        message = "is given more than once"
-    elif not _KEY.fullmatch(values[0]):
-        message = "must be 1 to 255 visible ASCII characters"
-    else:
-        return values[0]
-    raise Malformed(f"{HEADER} {message}.", errors=[(HEADER, message)])
+def _key(text: str) -> str:
+    if not _KEY.fullmatch(text):
+        raise ValueError("must be 1 to 255 visible ASCII characters")
+    return text
+
+
+KEY: Parameter[str | None] = Parameter(
+    HEADER,
+    "The same key and the same request: the same command, however often it is sent.",
+    _key,
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    None,
+    "7d9f2a4e-nightly",
+)
 
 
 def digest_of_command(request: CommandRequest, default_timeout_s: float | None) -> bytes:

@@ -1,4 +1,4 @@
-"""What clients may send, checked: the pydantic models and the parsing of bodies and parameters."""
+"""What clients may send in bodies, checked: the pydantic models, which also describe it, and the parsing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import pwd
 import signal
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 
+from api.parameters import bad
 from api.problems import Malformed, TooLarge
 from protocol.config import Config
 
@@ -18,6 +29,7 @@ MAX_SECONDS = 10 * 365 * 24 * 3600.0
 MAX_ID = 2**63 - 1
 DEFAULT_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 MAX_WAIT_S = 300.0
+NO_NUL = "^[^\\u0000]*$"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -53,9 +65,41 @@ def _utf8(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_text)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Text = Annotated[str, BeforeValidator(_text), Field(json_schema_extra={"pattern": NO_NUL})]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_number)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_number)]
+
+
+def _script(script: str) -> str:
+    if not script:
+        raise ValueError("must not be empty")
+    if script.startswith("\ufeff"):
+        raise ValueError("must not begin with a byte order mark: bash would look for a command of that name")
+    if "\r\n" in script:
+        raise ValueError("must not have CRLF line ends: bash takes the CR for a part of each line; send LF")
+    return script
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """Keep a default out of the description that is not the one a client meets."""
+    del schema["default"]
+
+
+SIGNAL_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": int(signal.SIGRTMAX)},
+        {"type": "string", "enum": sorted(one.name.removeprefix("SIG") for one in signal.Signals)},
+    ]
+}
+
+Script = Annotated[
+    Text,
+    AfterValidator(_script),
+    Field(
+        description="Bash: at most 1 MiB (unless set otherwise) of UTF-8; no NUL, CRLF line ends or byte order mark.",
+        json_schema_extra={"minLength": 1},
+    ),
+]
 
 
 class CommandRequest(BaseModel):
@@ -63,31 +107,51 @@ class CommandRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    script: Text
-    args: list[Text] = Field(default_factory=list, max_length=10_000)
-    env: dict[str, Text] = Field(default_factory=dict)
-    cwd: Text | None = None
-    stdin: Annotated[str, BeforeValidator(_utf8)] | None = None
-    stdin_open: StrictBool = False
-    name: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
-    labels: dict[str, Annotated[Text, Field(max_length=200)]] = Field(default_factory=dict, max_length=50)
-    timeout_s: PositiveSeconds | None = None
-    grace_s: Seconds = 5.0
-    leftovers: Literal["kill", "wait", "leave"] = "kill"
-    merge_stderr: StrictBool = False
-    run_as: Text | None = None
-    output_limit_bytes: Annotated[int, BeforeValidator(_integer), Field(ge=1, le=2**40)] = DEFAULT_OUTPUT_LIMIT_BYTES
-
-    @field_validator("script")
-    @classmethod
-    def _script(cls, script: str) -> str:
-        if not script:
-            raise ValueError("must not be empty")
-        if script.startswith("\ufeff"):
-            raise ValueError("must not begin with a byte order mark: bash would look for a command of that name")
-        if "\r\n" in script:
-            raise ValueError("must not have CRLF line ends: bash takes the CR for a part of each line; send LF")
-        return script
+    script: Script
+    args: list[Text] = Field(default_factory=list, max_length=10_000, description="Positional parameters, `$1` first.")
+    env: dict[str, Text] = Field(
+        default_factory=dict,
+        description="Variables, beside `PATH`, `HOME`, `LANG`, `USER`, `BASHD_COMMAND_ID` and the operator's own.",
+        json_schema_extra={"propertyNames": {"pattern": "^[^=\\u0000]+$"}},
+    )
+    cwd: Annotated[Text, Field(json_schema_extra={"pattern": "^/[^\\u0000]*$"})] | None = Field(
+        default=None, description="The directory, an absolute path. `null`: one of its own, gone after the end."
+    )
+    stdin: Annotated[str, BeforeValidator(_utf8)] | None = Field(
+        default=None, description="What it reads from its standard input. `null`: `/dev/null`."
+    )
+    stdin_open: StrictBool = Field(
+        default=False, description="Its standard input may be fed while it runs; `stdin` is then what it reads first."
+    )
+    name: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="To find it again."
+    )
+    labels: dict[str, Annotated[Text, Field(max_length=200)]] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="To find it again. Names have 1 to 100 characters, without `:`.",
+        json_schema_extra={"propertyNames": {"minLength": 1, "maxLength": 100, "pattern": "^[^:\\u0000]+$"}},
+    )
+    timeout_s: PositiveSeconds | None = Field(
+        default=None,
+        description="Then it is stopped, and `failed` with the reason `timeout`. `null`: never. Left out: 300, unless "
+        "the service is set up otherwise.",
+        json_schema_extra=_without_default,
+    )
+    grace_s: Seconds = Field(default=5.0, description="Between TERM and KILL.")
+    leftovers: Literal["kill", "wait", "leave"] = Field(
+        default="kill",
+        description="What becomes of processes that are alive when bash has ended: `kill` them, `wait` for them, or "
+        "`leave` them alone.",
+    )
+    merge_stderr: StrictBool = Field(
+        default=False, description="One pipe for both streams, so that the order between them is exact."
+    )
+    run_as: Text | None = Field(default=None, description="Another user of the machine; only when Bashd runs as root.")
+    output_limit_bytes: Annotated[int, Field(ge=1, le=2**40), BeforeValidator(_integer)] = Field(
+        default=DEFAULT_OUTPUT_LIMIT_BYTES,
+        description="How much of each stream is kept; what is missing is named in `truncated`.",
+    )
 
     @field_validator("env")
     @classmethod
@@ -117,13 +181,26 @@ class CommandRequest(BaseModel):
         return cwd
 
 
+class SeedRequest(BaseModel):
+    """The body of the seed's ``POST /command``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    script: Script
+
+
 class StopRequest(BaseModel):
     """The body of ``POST /v1/commands/{id}/stop``."""
 
     model_config = ConfigDict(extra="forbid")
 
-    signal: int = signal.SIGTERM
-    grace_s: Seconds | None = None
+    signal: Annotated[int, WithJsonSchema(SIGNAL_SCHEMA)] = Field(
+        default=int(signal.SIGTERM),
+        description="A name or a number. `SIG` before a name and small letters are understood too.",
+    )
+    grace_s: Seconds | None = Field(
+        default=None, description="Between this signal and KILL. `null`: as the command itself has it."
+    )
 
     @field_validator("signal", mode="before")
     @classmethod
@@ -136,7 +213,9 @@ class SignalRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    signal: int
+    signal: Annotated[int, WithJsonSchema(SIGNAL_SCHEMA)] = Field(
+        description="A name or a number. `SIG` before a name and small letters are understood too."
+    )
 
     @field_validator("signal", mode="before")
     @classmethod
@@ -192,6 +271,20 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
     if isinstance(value, dict):
         value.setdefault("timeout_s", config.default_timeout_s)
     request = _validate(CommandRequest, value)
+    _check_sizes(request, config)
+    check_run_as(request.run_as, config)
+    return request
+
+
+def parse_seed_command(body: bytes, config: Config) -> CommandRequest:
+    """The same for the seed's request, which is a script and nothing else."""
+    script = _validate(SeedRequest, parse_json(body)).script
+    request = CommandRequest(script=script, timeout_s=config.default_timeout_s)
+    _check_sizes(request, config)
+    return request
+
+
+def _check_sizes(request: CommandRequest, config: Config) -> None:
     if len(request.script.encode()) > config.max_script_bytes:
         detail = f"The script has {len(request.script.encode())} bytes, allowed are {config.max_script_bytes}."
         raise TooLarge(detail, errors=[("script", "is too large")])
@@ -199,8 +292,6 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
     arguments += sum(len(name.encode()) + len(one.encode()) + 2 for name, one in request.env.items())
     if arguments > MAX_ARGUMENTS_BYTES:
         raise TooLarge(f"args and env together take {arguments} bytes, allowed are {MAX_ARGUMENTS_BYTES}.")
-    check_run_as(request.run_as, config)
-    return request
 
 
 def check_run_as(run_as: str | None, config: Config) -> None:
@@ -258,63 +349,6 @@ def _message(error: Any, model: type[BaseModel]) -> str:
         return "is required"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[0].lower() + message[1:]
-
-
-class Parameters:
-    """The query parameters of a request; each is taken once, and ``done`` refuses what nobody took."""
-
-    def __init__(self, args: dict[str, list[str]]) -> None:
-        self._args = dict(args)
-        self._known: list[str] = []
-
-    def texts(self, name: str, choices: tuple[str, ...] | None = None) -> list[str]:
-        """The values of one that may be given more than once."""
-        self._known.append(name)
-        values = self._args.pop(name, [])
-        if choices is not None and any(value not in choices for value in values):
-            raise bad(name, f"must be one of {', '.join(choices)}")
-        return values
-
-    def text(self, name: str, choices: tuple[str, ...] | None = None) -> str | None:
-        values = self.texts(name, choices)
-        if len(values) > 1:
-            raise bad(name, "is given more than once")
-        return values[0] if values else None
-
-    def integer(self, name: str, *, least: int, most: int, default: int) -> int:
-        text = self.text(name)
-        if text is None:
-            return default
-        if not (text.isascii() and text.lstrip("-").isdigit() and len(text) < 25) or not least <= int(text) <= most:
-            raise bad(name, f"must be an integer from {least} to {most}")
-        return int(text)
-
-    def seconds(self, name: str, *, most: float) -> float | None:
-        text = self.text(name)
-        if text is None:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= most or not text[:1].isdigit():
-            raise bad(name, f"must be a number of seconds from 0 to {most:g}")
-        return value
-
-    def flag(self, name: str) -> bool:
-        return self.text(name, ("true", "false")) == "true"
-
-    def done(self) -> None:
-        """Refuse parameters that this route does not know."""
-        if self._args:
-            known = ", ".join(self._known) or "none"
-            errors = [(name, f"is not a parameter of this route; parameters are: {known}") for name in self._args]
-            raise Malformed(f"{errors[0][0]} {errors[0][1]}.", errors=errors)
-
-
-def bad(name: str, message: str) -> Malformed:
-    """The problem of one field or parameter."""
-    return Malformed(f"{name} {message}.", errors=[(name, message)])
 
 
 def parse_id(text: str) -> int:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from api.command import EPOCH, Command
-from api.models import MAX_ID, Parameters, bad
+from api.models import MAX_ID, NO_NUL
+from api.parameters import Asked, Parameter, bad, choice, repeated
 from protocol.status import STATUSES
 
 SEARCHED = 10_000  # the newest commands, in which `q` looks
 MAX_LABELS = 10
+NO_CURSOR = "must be the `next` of a page of the same list"
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
 _CURSOR = re.compile(r"([1-9]\d{0,18})(?:@(\d{1,18}))?", re.ASCII)
 
@@ -51,47 +53,21 @@ class Selection:
         return f"{last.id}@{(last.created_at - EPOCH) // timedelta(microseconds=1)}" if self.by_time else str(last.id)
 
 
-def parse_selection(parameters: Parameters) -> Selection:
-    """What the query parameters ask for; raises ``Malformed``."""
-    since, until = _instant(parameters, "since"), _instant(parameters, "until")
-    if since is not None and until is not None and since >= until:
-        raise bad("until", "must be later than since")
-    by_time = since is not None or until is not None
-    return Selection(
-        statuses=tuple(dict.fromkeys(parameters.texts("status", tuple(STATUSES)))),
-        name=_words(parameters, "name"),
-        labels=_labels(parameters),
-        since=since,
-        until=until,
-        text=_words(parameters, "q"),
-        after=_place(parameters.text("cursor"), by_time=by_time),
-    )
-
-
-def _words(parameters: Parameters, name: str) -> str | None:
-    text = parameters.text(name)
-    if text is not None and (not 1 <= len(text) <= 200 or "\0" in text):
-        raise bad(name, "must have 1 to 200 characters, none of them NUL")
+def _words(text: str) -> str:
+    if not 1 <= len(text) <= 200 or "\0" in text:
+        raise ValueError("must have 1 to 200 characters, none of them NUL")
     return text
 
 
-def _labels(parameters: Parameters) -> tuple[tuple[str, str], ...]:
-    found: dict[tuple[str, str], None] = {}
-    for text in parameters.texts("label"):
-        name, colon, value = text.partition(":")
-        if not colon or not name or "\0" in text:
-            raise bad("label", f"must be NAME:VALUE, and {text!r} is not")
-        found[name, value] = None
-    if len(found) > MAX_LABELS:
-        raise bad("label", f"may be given {MAX_LABELS} times at most")
-    return tuple(found)
+def _label(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name or "\0" in text:
+        raise ValueError(f"must be NAME:VALUE, and {text!r} is not")
+    return name, value
 
 
-def _instant(parameters: Parameters, name: str) -> datetime | None:
+def _instant(text: str) -> datetime:
     """An instant as RFC 3339 has it, rounded up to the microseconds that are kept."""
-    text = parameters.text(name)
-    if text is None:
-        return None
     found = _INSTANT.fullmatch(text)
     try:
         if found is None:
@@ -102,14 +78,71 @@ def _instant(parameters: Parameters, name: str) -> datetime | None:
         return (whole + timedelta(microseconds=-(-nanoseconds // 1000))).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         hint = "; send a + as %2B" if " " in text[19:] else ""
-        raise bad(name, f"must be an instant with its zone like 2026-01-31T12:00:00Z (RFC 3339){hint}") from error
+        raise ValueError(f"must be an instant with its zone like 2026-01-31T12:00:00Z (RFC 3339){hint}") from error
 
 
-def _place(text: str | None, *, by_time: bool) -> Place | None:
-    if text is None:
-        return None
+def _place(text: str) -> Place:
     found = _CURSOR.fullmatch(text)
-    # One of the other order would lead to a page that looks right and is not.
-    if found is None or int(found[1]) > MAX_ID or (found[2] is not None) is not by_time:
-        raise bad("cursor", "must be the `next` of a page of the same list")
-    return Place(int(found[1]), EPOCH + timedelta(microseconds=int(found[2])) if by_time else None)
+    if found is None or int(found[1]) > MAX_ID:
+        raise ValueError(NO_CURSOR)
+    return Place(int(found[1]), EPOCH + timedelta(microseconds=int(found[2])) if found[2] else None)
+
+
+_WORDS = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": NO_NUL}
+_TIME = {"type": "string", "format": "date-time"}
+
+STATUS = repeated(
+    choice("status", "Only those that are so now; one of several.", tuple(STATUSES), default=None, example="running"),
+    at_most=len(STATUSES),
+)
+NAME: Parameter[str | None] = Parameter("name", "Only those of this name.", _words, _WORDS, None, "nightly")
+LABEL = repeated(
+    Parameter(
+        "label",
+        "Only those with this label; with all of several.",
+        _label,
+        {"type": "string", "pattern": "^[^:\\u0000]+:[^\\u0000]*$"},
+        None,
+        "team:infra",
+    ),
+    at_most=MAX_LABELS,
+)
+SINCE: Parameter[datetime | None] = Parameter(
+    "since", "Only those that were created then or later.", _instant, _TIME, None, "2026-01-31T12:00:00Z"
+)
+UNTIL: Parameter[datetime | None] = Parameter(
+    "until", "Only those that were created before.", _instant, _TIME, None, "2026-02-01T12:00:00+01:00"
+)
+TEXT: Parameter[str | None] = Parameter(
+    "q", f"Only those with this in their script, of the newest {SEARCHED:,}.", _words, _WORDS, None, "backup"
+)
+CURSOR: Parameter[Place | None] = Parameter(
+    "cursor",
+    "Where the page before said that it goes on: its `next`.",
+    _place,
+    {"type": "string", "pattern": "^[1-9][0-9]{0,18}(@[0-9]{1,18})?$"},
+    None,
+    "42",
+)
+
+PARAMETERS = (STATUS, NAME, LABEL, SINCE, UNTIL, TEXT, CURSOR)
+
+
+def selection(asked: Asked) -> Selection:
+    """What ``PARAMETERS`` ask for; raises ``Malformed`` for what does not go together."""
+    since, until, after = asked[SINCE], asked[UNTIL], asked[CURSOR]
+    if since is not None and until is not None and since >= until:
+        raise bad("until", "must be later than since")
+    found = Selection(
+        statuses=asked[STATUS],
+        name=asked[NAME],
+        labels=asked[LABEL],
+        since=since,
+        until=until,
+        text=asked[TEXT],
+        after=after,
+    )
+    # A place in a list of the other order would lead to a page that looks right and is not.
+    if after is not None and (after.created_at is not None) is not found.by_time:
+        raise bad("cursor", NO_CURSOR)
+    return found

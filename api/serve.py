@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from api import migrations
-from api.app import Application, build
+from api.app import Application, Parts, build
 from api.changes import Changes
 from api.commands import Commands
 from api.disk import Disk
@@ -254,8 +254,7 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
     """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
     _log_to_stderr(config.log_format)
     api = Api(config, orders, reports)
-    app = build(
-        config,
+    parts = Parts(
         commands=api.commands,
         steering=api.steering,
         processes=api.processes,
@@ -264,6 +263,7 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
         metrics=api.metrics,
         scrape=api.scrape,
     )
+    app = build(config, parts)
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)
     app.run(

@@ -167,6 +167,7 @@ def test_ids_that_cannot_be_are_told_from_unknown_ones(service: Service, path: s
         ("limit=", "limit"),
         ("limit=1&limit=2", "limit"),
         ("limit=NaN", "limit"),
+        ("limit=--1", "limit"),
         ("offset=-1", "offset"),
         ("offset=99999999999999999999", "offset"),
         ("offset=1.5", "offset"),
@@ -196,7 +197,7 @@ def test_a_wrong_parameter_of_the_output_is_named(service: Service, command: Com
     _assert_problem(service.http.get(f"/v1/commands/{command.id}/output?{query}"), 400, field)
 
 
-@pytest.mark.parametrize("wait", ["-1", "301", "x", "NaN", "inf", "1e9"])
+@pytest.mark.parametrize("wait", ["-1", "301", "x", "NaN", "inf", "1e9", "1_0", "1 ", "\u0661"])
 def test_a_wait_out_of_range_is_refused(service: Service, command: Command, wait: str) -> None:
     """0 to 300 seconds can be waited, for a new command too: a wrong wait creates none."""
     _assert_problem(service.http.get(f"/v1/commands/{command.id}", params={"wait": wait}), 400, "wait")

@@ -106,6 +106,7 @@ def test_the_list_shows_the_last_part_of_a_long_output(service: Service) -> None
         ("POST", "/command", {"script": ""}, 400),
         ("POST", "/command", {"script": 5}, 400),
         ("POST", "/command", {}, 400),
+        ("POST", "/command", {"script": "true", "timeout_s": 5}, 400),
         ("POST", "/command", [], 400),
         ("GET", "/command/x", None, 400),
         ("GET", "/command/0", None, 400),

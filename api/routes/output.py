@@ -10,13 +10,47 @@ from sanic import Blueprint, Request
 
 from api.command import Command
 from api.commands import Commands
-from api.models import MAX_ID, Parameters, parse_id
-from api.problems import Conflict, Malformed, NotAcceptable
+from api.models import MAX_ID, parse_id
+from api.operation import Answer, Operation
+from api.parameters import Asked, bad, choice, flag, integer
+from api.problems import Conflict, NotAcceptable, NotFound, Unavailable
 from api.routes import streams
 from api.store import STREAMS, Chunk
 from api.text import Text
 
 BYTES, TEXT = "application/octet-stream", "text/plain"
+
+
+STREAM = choice("stream", "Which of the two, or both as they were recorded.", ("both", *STREAMS), default="both")
+FROM = integer(
+    "offset",
+    "The first byte wanted; every byte counts that was written.",
+    least=0,
+    most=MAX_ID,
+    default=None,
+    example=0,
+)
+TAIL = integer("tail", "The last bytes, instead of `offset`.", least=1, most=MAX_ID, default=None, example=4096)
+MOST = integer("limit", "How many bytes at most.", least=1, most=MAX_ID, default=None, example=65536)
+FOLLOW = flag("follow", "Go on until the command has ended.")
+ANSI = choice(
+    "ansi", "Of text: keep or strip the sequences of terminals.", ("keep", "strip"), default=None, example="strip"
+)
+TIMESTAMPS = flag("timestamps", "Of text: each line with its time, and of both streams with the stream.")
+
+OUTPUT = Operation(
+    id="getOutput",
+    method="GET",
+    path="/v1/commands/{id}/output",
+    tag="Output",
+    summary="Read what a command printed",
+    about="Byte for byte, or with `Accept: text/plain` as text, in which U+FFFD stands for what is no UTF-8.",
+    query=(STREAM, FROM, TAIL, MOST, FOLLOW, ANSI, TIMESTAMPS),
+    answers={200: Answer("It.", media_type=BYTES, or_media_types=(f"{TEXT}; charset=utf-8",))},
+    problems=(NotFound, Conflict, NotAcceptable, Unavailable),
+)
+
+OPERATIONS = (OUTPUT,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +75,12 @@ def blueprint(commands: Commands) -> Blueprint:
     """The one route."""
     routes = Blueprint("output", url_prefix="/v1/commands")
 
-    @routes.get("/<command_id:str>/output")
-    async def output(request: Request, command_id: str) -> None:
-        wanted, content_type = _wanted(request), _content_type(request)
+    @OUTPUT.on(routes)
+    async def output(request: Request, asked: Asked, command_id: str) -> None:
+        wanted, content_type = _wanted(asked), _content_type(request)
         if content_type == BYTES and (wanted.ansi or wanted.timestamps):
             name = "ansi" if wanted.ansi else "timestamps"
-            raise _bad(name, f"is for text: send the header 'Accept: {TEXT}'")
+            raise bad(name, f"is for text: send the header 'Accept: {TEXT}'")
         command = await commands.get(parse_id(command_id))
         await _refuse_missing(command, wanted)
         if wanted.follow:
@@ -72,27 +106,19 @@ def blueprint(commands: Commands) -> Blueprint:
     return routes
 
 
-def _wanted(request: Request) -> Wanted:
-    parameters = Parameters(request.get_args(keep_blank_values=True))
-    tail = parameters.integer("tail", least=1, most=MAX_ID, default=0) or None
-    offset = parameters.integer("offset", least=0, most=MAX_ID, default=-1)
+def _wanted(asked: Asked) -> Wanted:
     wanted = Wanted(
-        stream=parameters.text("stream", ("both", *STREAMS)) or "both",
-        offset=None if offset < 0 else offset,
-        tail=tail,
-        limit=parameters.integer("limit", least=1, most=MAX_ID, default=0) or None,
-        follow=parameters.flag("follow"),
-        ansi=parameters.text("ansi", ("keep", "strip")),
-        timestamps=parameters.flag("timestamps"),
+        stream=asked[STREAM],
+        offset=asked[FROM],
+        tail=asked[TAIL],
+        limit=asked[MOST],
+        follow=asked[FOLLOW],
+        ansi=asked[ANSI],
+        timestamps=asked[TIMESTAMPS],
     )
-    parameters.done()
     if wanted.tail is not None and wanted.offset is not None:
-        raise _bad("tail", "cannot be asked for together with offset")
+        raise bad("tail", "cannot be asked for together with offset")
     return wanted
-
-
-def _bad(name: str, message: str) -> Malformed:
-    return Malformed(f"{name} {message}.", errors=[(name, message)])
 
 
 def _content_type(request: Request) -> str:
