@@ -20,6 +20,7 @@ from api.command import Command, at
 from api.commands import Commands
 from api.events import Events
 from api.handover import Handover
+from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Lives
 from api.models import CommandRequest
@@ -57,6 +58,12 @@ class TroubledStore(Store):
         await asyncio.sleep(self.add_takes_s)
         if self.held is not None:
             await self.held.acquire()
+
+    async def add_once(self, commands: list[Command], once: dict[int, Once]) -> dict[int, Holder | None]:
+        holders = await super().add_once(commands, once)
+        if self.held is not None:
+            await self.held.acquire()
+        return holders
 
     async def hand_over(self, boot_id: str, count: int) -> list[Command]:
         commands = await super().hand_over(boot_id, count)
@@ -300,6 +307,44 @@ def test_a_command_whose_client_was_told_503_never_runs(play: Callable[..., None
         assert core.ordered() == [running.id, command.id]
         rows = await core.store.page(limit=10)
         assert {row.script: (row.status, row.reason) for row in rows}["refused"] == ("stopped", "not_accepted")
+
+    play(scene)
+
+
+@pytest.mark.parametrize("same_batch", [False, True])
+def test_a_key_whose_first_client_was_told_503_makes_a_command_of_its_own(
+    play: Callable[..., None], same_batch: bool
+) -> None:
+    """The twin comes while the first is being written, or with it: what it is told of runs, and nothing else."""
+
+    async def scene(core: Core) -> None:
+        once = Once("key", b"digest")
+        request = CommandRequest(script="true")
+        core.store.held = held = asyncio.Semaphore(0)
+        if same_batch:
+            core.handover.suspend()
+        first = asyncio.ensure_future(core.commands.add_once(request, once))
+        await asyncio.sleep(0.8)
+        twin = asyncio.ensure_future(core.commands.add_once(request, once))
+        await asyncio.sleep(0.2)
+        if same_batch:
+            core.handover.resume()
+        with pytest.raises(Unavailable):
+            await first
+        held.release()
+        held.release()
+
+        command, new = await twin
+        again, new_again = await core.commands.add_once(request, once)
+
+        await core.is_ordered(command)
+        rows = await core.store.page(limit=10)
+        assert (new, again.id, new_again) == (True, command.id, False)
+        assert core.ordered() == [command.id]
+        assert {row.id: row.reason for row in rows if row.id != command.id and row.final} == {
+            row.id: "not_accepted" for row in rows if row.id != command.id
+        }
+        assert len(rows) >= 2
 
     play(scene)
 

@@ -223,6 +223,26 @@ def test_who_reads_what_is_removed_is_told(database_url: str) -> None:
     assert _rows(database_url) == {"commands": 0, "output": 0, "labels": 0, "removed": 0}
 
 
+def test_an_answer_whose_command_is_removed_breaks_off(own_service: StartService) -> None:
+    """It has begun with 200, and must not look as if it was all: a client notices that it is not."""
+    service = own_service().start()
+    # Far more than sockets on both sides take in, so that most of it is read from PostgreSQL after the removal.
+    command = service.done("head -c 64000000 /dev/zero", output_limit_bytes=128_000_000)
+    eventually(lambda: not (service.state_dir / "journals" / str(command.id)).exists(), within_s=60)
+
+    with service.http.stream("GET", f"/v1/commands/{command.id}/output") as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        assert _delete(service, command).status_code == 204
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            list(pieces)
+
+    assert answer.status_code == 200
+    assert "is broken off" in service.log
+    assert "Traceback" not in service.log
+    assert service.done("echo on").status == "succeeded"
+
+
 def test_a_refusal_is_kept_as_long_as_its_insert_may_come(database_url: str) -> None:
     """Else the insert of a command whose client was told 503 would find its place free, and run."""
     migrations.apply(database_url)

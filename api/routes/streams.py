@@ -9,8 +9,9 @@ from contextlib import aclosing
 
 from sanic import Request
 
+from api.handover import first_line
 from api.output import Closing
-from api.store import DatabaseAway
+from api.store import CommandRemoved, DatabaseAway
 
 log = logging.getLogger("bashd.api")
 
@@ -32,10 +33,10 @@ async def send(
                 await response.send(piece)
                 # A client that takes all at once would keep the others waiting.
                 await asyncio.sleep(0)
-        except (Closing, *DatabaseAway) as error:
+        except (Closing, CommandRemoved, *DatabaseAway) as error:
             # Without the last chunk of the encoding the client knows that this is not all.
             if not isinstance(error, Closing):
-                log.error("cut short, for PostgreSQL is away: %s", request.path)
+                log.error("%s is cut short: %s", request.path, first_line(error))
             assert request.transport is not None
             request.transport.close()
             return
