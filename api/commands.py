@@ -19,7 +19,7 @@ from api.output import Output
 from api.problems import Conflict, Malformed, NotFound, Unavailable
 from api.recorder import log_end
 from api.selection import Selection
-from api.store import DatabaseAway, SearchTooLong, Store
+from api.store import DatabaseAway, SchemaMissing, SearchTooLong, Store
 from protocol.config import Config
 
 DATABASE_WITHIN_S = 2.0
@@ -92,6 +92,8 @@ class Commands:
 
     async def _holder(self, key: str) -> Holder | None:
         """Who has the key for certain. Who may yet be refused is looked at when that is decided."""
+        if not self._handover.opened:
+            return None  # it is about to be looked for all the same, when our schema is there
         holder = (await self._ask_database(self._store.holders([key]))).get(key)
         return holder if holder is not None and self._handover.is_certain(holder.command_id) else None
 
@@ -297,6 +299,8 @@ class Commands:
                 return task.result()
         except DatabaseAway as error:
             raise Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}) from error
+        except SchemaMissing as error:
+            raise Unavailable("The schema is being prepared.", headers={"Retry-After": "2"}) from error
         raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
 
 

@@ -30,6 +30,7 @@ from protocol.status import STATUSES
 
 # InternalError is what a server says that takes no writes now (a standby after a failover).
 DatabaseAway = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, PoolTimeout)
+SchemaMissing = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)  # it is not prepared yet
 NeverSent = PoolTimeout  # the one of them that says: no connection was to be had, so PostgreSQL was asked nothing
 
 OWNER_LOCK = 0x6261736864_01  # held for as long as one Bashd owns the database

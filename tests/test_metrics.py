@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
+from api import migrations
 from tests.conftest import StartService
 from tests.postgres import PostgresServer
 from tests.processes import Service, eventually, kill
@@ -116,6 +118,28 @@ def test_while_postgresql_is_away_it_answers_and_says_so(own_service: StartServi
     ended = _scrape(service)
     assert _value(ended, "bashd_commands_ended_total", status="stopped", reason="client") == 1
     assert _value(ended, "bashd_output_bytes_total", stream="stdout") == service.get(command).stdout_bytes
+
+
+def test_before_the_schema_is_there_nobody_is_told_that_we_failed(own_service: StartService, database_url: str) -> None:
+    """At the first start and after an upgrade: Prometheus is answered, everybody else is told to come again."""
+    service = own_service(database_url=database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("select pg_advisory_xact_lock(%s)", [migrations.LOCK])
+        service.start(ready=False)
+        eventually(lambda: service.http.get("/healthz").status_code == 200)
+
+        found = _scrape(service)
+        answers = [
+            service.http.get("/v1/counts"),
+            service.http.get("/v1/commands"),
+            service.http.get("/v1/commands?label=a:b"),
+            service.http.post("/v1/commands", json={"script": "true"}, headers={"Idempotency-Key": "k"}),
+        ]
+
+    assert found["bashd_database_up", ()] == 0
+    assert [one.status_code for one in answers] == [503] * 4
+    eventually(service.is_ready)
+    assert _value(_scrape(service), "bashd_database_up") == 1
 
 
 def test_restarts_are_counted_and_starts_of_bashd_are_not(own_service: StartService) -> None:
