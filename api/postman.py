@@ -74,12 +74,18 @@ def _headers(operation: Document) -> list[Document]:
 
 def _pair(parameter: Document) -> Document:
     value = parameter.get("example", parameter["schema"].get("default"))
+    if isinstance(value, list):
+        [value] = value  # of one that may be repeated: once
     text = value if isinstance(value, str) else json.dumps(value)
     return {"key": parameter["name"], "value": text, "description": parameter["description"]}
 
 
 def _body(body: Document) -> Document:
-    content = next(iter(body["content"].values()))
+    media_type, content = next(iter(body["content"].items()))
     example = next(iter(content.get("examples", {}).values()), {"value": ""})["value"]
     raw = example if isinstance(example, str) else json.dumps(example, indent=2, ensure_ascii=False)
-    return {"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}}
+    return {
+        "mode": "raw",
+        "raw": raw,
+        "options": {"raw": {"language": "json" if media_type == "application/json" else "text"}},
+    }

@@ -10,8 +10,16 @@ from openapi_schema_validator import OAS31Validator
 from api import openapi
 from api.app import OPERATIONS
 from api.operation import Operation
+from tests.processes import Command, Service
 
 DOCUMENT = openapi.document(OPERATIONS)
+
+
+def subject(service: Service, path: str) -> Command:
+    """A command that an example of this path works with."""
+    if path.endswith(("/signal", "/stdin")):
+        return service.started(service.run("cat > /dev/null; sleep 1000", stdin_open=True, timeout_s=60))
+    return service.done("true")
 
 
 def validator(schema: dict[str, Any]) -> OAS31Validator:

@@ -238,7 +238,7 @@ def test_an_answer_whose_command_is_removed_breaks_off(own_service: StartService
             list(pieces)
 
     assert answer.status_code == 200
-    assert "is broken off" in service.log
+    assert "is cut short" in service.log
     assert "Traceback" not in service.log
     assert service.done("echo on").status == "succeeded"
 

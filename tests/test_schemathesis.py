@@ -52,6 +52,7 @@ def test_no_invented_request_is_answered_otherwise_than_described(own_service: S
             *("--checks", ",".join(CHECKS)),
             *("--max-examples", "30"),
             *("--seed", "7"),
+            *("--exclude-path-regex", "/events$"),  # answers that do not end are not for it
             *("--generation-database", "none"),
             *("--request-timeout", "60"),
             *("--suppress-health-check", "all"),  # a busy machine is no fault of a request

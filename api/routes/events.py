@@ -23,10 +23,10 @@ def _any(text: str) -> str:
 
 
 LAST_IN_QUERY: Parameter[str | None] = Parameter(
-    "last_event_id", "As the header, for who cannot set one.", _any, {"type": "string"}, None, "1.6.0"
+    "last_event_id", "As the header, for who cannot set one.", _any, {"type": "string"}, None, "1-0-0"
 )
 LAST: Parameter[str | None] = Parameter(
-    "Last-Event-ID", "Go on after the event with this id.", _any, {"type": "string"}, None, "1.6.0"
+    "Last-Event-ID", "Go on after the event with this id.", _any, {"type": "string"}, None, "1-0-0"
 )
 
 OF_ONE = Operation(
