@@ -27,6 +27,7 @@ from protocol.config import Config
 MAX_ARGUMENTS_BYTES = 128 * 1024  # args and env together; execve(2) has room for far more
 MAX_SECONDS = 10 * 365 * 24 * 3600.0
 MAX_ID = 2**63 - 1
+MAX_OFFSET = 2**62  # with any limit added it is a bigint still
 DEFAULT_OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 MAX_WAIT_S = 300.0
 NO_NUL = "^[^\\u0000]*$"

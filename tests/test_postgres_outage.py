@@ -27,6 +27,8 @@ ANSWERED_WITHIN_S = 5.0  # a generous bound for "within a second or two", on a m
 def _assert_rows_are_exact(url: str) -> None:
     """In every row: its output without gap or repeat, as many bytes as it says, each stream by itself and both."""
     with psycopg.connect(url) as connection:
+        # Both at one moment: what has just ended is perhaps recorded between the two.
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         counted = connection.execute("select id, stdout_bytes, stderr_bytes from commands").fetchall()
         chunks = connection.execute(
             'select command_id, position, stream, "offset", length(bytes) from output order by command_id, position'

@@ -9,7 +9,7 @@ from api.answers import CommandAnswer, CommandsAnswer
 from api.command import SCRIPT_IN_LIST
 from api.commands import Commands
 from api.idempotency import KEY, Once, digest_of_command
-from api.models import MAX_ID, MAX_WAIT_S, CommandRequest, StopRequest, parse_command, parse_id, parse_stop
+from api.models import MAX_OFFSET, MAX_WAIT_S, CommandRequest, StopRequest, parse_command, parse_id, parse_stop
 from api.operation import Answer, Body, Operation
 from api.parameters import Asked, integer, seconds
 from api.problems import Conflict, NotFound, QueueFull, Unavailable
@@ -63,7 +63,7 @@ ADD = Operation(
 )
 
 LIMIT = integer("limit", "How many at most.", least=1, most=1000, default=50)
-OFFSET = integer("offset", "How many to pass over.", least=0, most=MAX_ID, default=0)
+OFFSET = integer("offset", "How many to pass over.", least=0, most=MAX_OFFSET, default=0)
 
 PAGE = Operation(
     id="listCommands",

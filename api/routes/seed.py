@@ -13,7 +13,7 @@ from sanic import json as json_response
 from api.answers import SeedCommandAnswer
 from api.command import Command
 from api.commands import Commands
-from api.models import MAX_ID, SeedRequest, parse_id, parse_seed_command
+from api.models import MAX_OFFSET, SeedRequest, parse_id, parse_seed_command
 from api.operation import SEED_ERRORS, Answer, Body, Operation
 from api.parameters import Asked, integer
 from api.problems import NotFound, QueueFull, Unavailable
@@ -46,7 +46,7 @@ ADD = Operation(
 )
 
 LIMIT = integer("limit", "How many at most.", least=1, most=1000, default=1000)
-OFFSET = integer("offset", "How many to pass over.", least=0, most=MAX_ID, default=0)
+OFFSET = integer("offset", "How many to pass over.", least=0, most=MAX_OFFSET, default=0)
 
 PAGE = Operation(
     id="listSeedCommands",
