@@ -94,7 +94,7 @@ class CommandsAnswer(Answer):
 
     items: list[CommandAnswer]
     next: str | None = Field(description="The `cursor` of the next page; `null` on the last.")
-    searched: Count | None = Field(description="With `q`: in how many of the newest commands was looked.")
+    searched: Count = Field(default=0, description="Only with `q`: in how many of the newest commands was looked.")
 
 
 class CountsAnswer(Answer):

@@ -72,7 +72,7 @@ PAGE = Operation(
     tag="Commands",
     summary="List commands, the newest first",
     query=(LIMIT, OFFSET, *PARAMETERS),
-    answers={200: Answer("A page of them.", CommandsAnswer, {"items": [ENDED], "next": "42", "searched": None})},
+    answers={200: Answer("A page of them.", CommandsAnswer, {"items": [ENDED], "next": "42"})},
     problems=(Unavailable,),
 )
 
@@ -138,13 +138,10 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         found = await commands.page(limit=limit + 1, offset=asked[OFFSET], selection=selected)
         # Who has gone on to another status since the database looked is left out of a page of this one.
         wanted = selected.statuses or STATUSES
-        return json_response(
-            {
-                "items": [one.to_json(script_at_most=SCRIPT_IN_LIST) for one in found[:limit] if one.status in wanted],
-                "next": selected.cursor(found[limit - 1]) if len(found) > limit else None,
-                "searched": None if selected.text is None else SEARCHED,
-            }
-        )
+        items = [one.to_json(script_at_most=SCRIPT_IN_LIST) for one in found[:limit] if one.status in wanted]
+        following = selected.cursor(found[limit - 1]) if len(found) > limit else None
+        searched = {} if selected.text is None else {"searched": SEARCHED}
+        return json_response({"items": items, "next": following, **searched})
 
     @GET.on(routes)
     async def get(_request: Request, asked: Asked, command_id: str) -> HTTPResponse:
