@@ -41,7 +41,7 @@ from protocol.messages import Order, Report
 from protocol.places import Places
 from protocol.queue import Queue
 
-LOOK_AFTER_S = (1.0, 15.0)  # when nobody has reported anything for so long; doubled up to the last
+LOOK_AFTER_S = (1.0, 15.0)  # after something was reported; and while nothing is
 GC_THRESHOLDS = (10_000, 20, 50)  # requests leave little that only the collector frees
 TRY_AGAIN_S = 0.2
 BACKLOG = 1024
@@ -204,16 +204,15 @@ class Api:
 
     async def _look_around(self) -> None:
         """Reports may be dropped, journals are not: look by ourselves, each second while something happens."""
-        pause_s = LOOK_AFTER_S[0]
+        after_a_stir_s, in_silence_s = LOOK_AFTER_S
         while True:
             await self._lives.arrival()
             try:
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(in_silence_s):
                     await self._stirred.wait()
-                await asyncio.sleep(LOOK_AFTER_S[0])
-                pause_s = LOOK_AFTER_S[0]
+                await asyncio.sleep(after_a_stir_s)
             except TimeoutError:
-                pause_s = min(pause_s * 2, LOOK_AFTER_S[1])
+                pass  # perhaps a report was dropped
             self._stirred.clear()
             self._follow(tuple(live.id for live in self._lives))
             self._give_up_abandoned()

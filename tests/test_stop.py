@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Command, Service, children, eventually, group_members, kill, marked, title
+from tests.processes import (
+    Command,
+    Service,
+    children,
+    descendants,
+    eventually,
+    group_members,
+    kill,
+    marked,
+    process,
+    title,
+)
 
 
 def test_stop_reaches_what_bash_left_in_the_background(service: Service, mark: str) -> None:
@@ -25,6 +36,22 @@ def test_stop_reaches_what_bash_left_in_the_background(service: Service, mark: s
     assert ended.swept == {"group": 2, "escaped": 0, "left": 0}
     assert ended.stop_requested_at == answer.stop_requested_at
     assert group_members(command.pid) == []
+
+
+def test_a_stop_with_kill_counts_everybody(service: Service, mark: str) -> None:
+    """All die at once, and the bodies of most are seen by nobody: they were counted before."""
+    for _ in range(15):
+        command = service.run(f"(setsid sleep {mark} & sleep {mark}) & sleep {mark} & echo ready; wait")
+        service.says(command, b"ready")
+        eventually(lambda: len(marked(mark)) == 3)
+        command = service.get(command)
+        below = [one for one in map(process, descendants(command.worker_pid)) if one is not None]
+        escaped = sum(one.pgid != command.pid for one in below)
+
+        service.stop(command, signal="KILL")
+
+        swept = {"group": len(below) - escaped - 1, "escaped": escaped, "left": 0}  # bash itself is not swept
+        assert service.ended(command).swept == swept
 
 
 def test_a_stopped_script_has_its_last_words(service: Service, mark: str) -> None:

@@ -43,7 +43,9 @@ class Tree:
         children = linux.own_children()
         if self.leader_exited and children == [self.leader_pid]:
             return []  # the dead have no children: what bash had left would be ours by now
-        return [one for one in linux.descendants(children) if one.pid != self.leader_pid]
+        # Of bodies there may be a thousand, and to ask for one is a tenth of what reading about it costs.
+        roots = [pid for pid in children if pid == self.leader_pid or not _is_body(pid)]
+        return [one for one in linux.descendants(roots) if one.pid != self.leader_pid]
 
     def count(self, processes: "list[linux.Process]") -> bool:
         """Remember these for the record; true if one of them is new."""
@@ -84,12 +86,16 @@ class Tree:
                 _kill_child(pid)
         alive = self.others()
         self.count(alive)
-        kill_each(alive)
+        self.kill_escaped(alive)  # the group has got it
         # The bodies are left lying while any are alive: they count against the limit of processes, so a fork bomb
         # that has reached it cannot go on.
         if not alive or len(children) > MAX_BODIES:
             self.reap()
         return alive
+
+    def kill_escaped(self, processes: "list[linux.Process]") -> None:
+        """Send KILL to those of these descendants of ours that are not in the group."""
+        kill_each([one for one in processes if one.pgid != self.leader_pid])
 
     def reap(self) -> None:
         """Collect the dead that were re-parented to us, but never bash: it is reaped last."""
@@ -118,11 +124,11 @@ class Tree:
         """
         while True:
             try:
-                pid, _, used = os.wait3(os.WNOHANG)
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             except ChildProcessError:
                 return
-            if pid:
-                self.usage.add(used)
+            if dead is not None:
+                self._reap_one(dead)
             else:
                 others = self.others()
                 self.count(others)
@@ -135,6 +141,11 @@ class Tree:
             if body is not None:
                 self.count([body])
         self.usage.add(os.wait4(dead.si_pid, 0)[2])
+
+
+def _is_body(pid: int) -> bool:
+    """True for a child of ours that is dead and not reaped."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _kill_child(pid: int) -> None:

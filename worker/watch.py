@@ -133,7 +133,7 @@ class Watch:
         """Signal the group and set the time for KILL. A second stop may only bring that time forward."""
         _hurry()
         now = time.monotonic()
-        # Nobody is left to use a grace. The sweep counts them all by itself, alive or by their bodies.
+        # Nobody is left to use a grace.
         kill_at = now if number == signal.SIGKILL else now + grace_s
         if self.stop is None:
             self.stop = Stop(reason, kill_at)
@@ -145,10 +145,13 @@ class Watch:
             "grace_s": grace_s,
             "requested_at_ns": requested_at_ns,
         }
-        if number != signal.SIGKILL:
-            self.tree.count(self.tree.others())
+        # Counted while they live: the bodies of many never come to us.
+        others = self.tree.others()
+        self.tree.count(others)
         # The signal first: a disk that is slow to take the frame must not hold up the stop.
         self.tree.stop_group(number)
+        if number == signal.SIGKILL:
+            self.tree.kill_escaped(others)  # they are known already; the sweep looks for those who are not
         self._record.fact(journal.STOPPING, stopping)
 
     def _begin_killing(self, now: float) -> None:
