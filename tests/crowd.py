@@ -170,7 +170,7 @@ class Crowd:
             ends = {one.reason for one in found}
             if ran.get(number, "x\n") != "x\n" or len(found) > 1 or (number in ran) != (ends == {"exit"}):
                 wrong.append(f"{number} got no answer, ran {len(ran.get(number, '')) // 2} times, rows {found}")
-        assert wrong == [], f"seed {seed}"
+        assert wrong == [], f"seed {seed}: {wrong[:5]}"
 
 
 def _compare(service: Service, number: int, row: Command) -> str:
