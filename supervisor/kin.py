@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Callable
 
 from protocol import journal, linux, story
 from protocol.places import Places, command_ids
 from supervisor import fallen
 from supervisor.fallen import Fallen
 
+# Of a process that says it is a worker and has no lock to show: until then it takes one, or goes by itself.
+BEGINNING_S = 3.0
+BEGINNERS = (b"bashd: forker", b"bashd: spare", b"bashd: worker ")  # titles, from the fork to the lock
+
 
 class Kin:
     """What the loop asks of the kernel, so that the loop itself only decides."""
 
-    def __init__(self, places: Places, *, own_pids: set[int], init_pid: int, postgres_argv: list[str] | None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        *,
+        own_pids: set[int],
+        init_pid: int,
+        postgres_argv: list[str] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """``own_pids``: children of ours that are no orphans, beside the API, whose pid changes."""
         self._places = places
         self._own_pids = own_pids
         self._init_pid = init_pid
         self._postgres_argv = [os.fsencode(one) for one in postgres_argv or ()]
+        self._clock = clock
         self._removing: set[int] = set()  # pids of rm(1) at work
+        self._beginners: dict[tuple[int, int], float] = {}  # (pid, start time) → when it was first seen at init's
 
     def adopt(self, facts: story.Story) -> int | None:
         """A pidfd of the worker that the journal names; None if that process is not there any more.
@@ -107,7 +123,27 @@ class Kin:
     def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> bool:
         """Send KILL to everything that dead workers left; false when nobody is left."""
         known = self._own_pids | self._removing | ({api_pid} if api_pid is not None else set())
-        return fallen.kill_round(dead, known=known, init_pid=self._init_pid, init_known=self._known_of_init())
+        beginners = self._beginners_at_init()
+        # In this order: one that has taken its lock meanwhile is found with it.
+        init_known = self._known_of_init()
+        spared = beginners - init_known
+        found = fallen.kill_round(dead, known=known, init_pid=self._init_pid, init_known=init_known | spared)
+        return found or bool(spared)
+
+    def _beginners_at_init(self) -> set[int]:
+        """The children of init that may be workers of a dead forker, about to take their command's lock.
+
+        They had its order in their pipe when the forker died. A script may give itself such a title too: so it spares
+        nobody for longer than a worker needs.
+        """
+        now = self._clock()
+        seen = {}
+        for pid in linux.children(self._init_pid):
+            one = linux.process(pid)
+            if one is not None and one.alive and linux.command_line(pid).startswith(BEGINNERS):
+                seen[pid, one.start_time] = self._beginners.get((pid, one.start_time), now)
+        self._beginners = seen
+        return {pid for (pid, _), since in seen.items() if now < since + BEGINNING_S}
 
     def _known_of_init(self) -> set[int]:
         """The children of init that are no orphans: us, the postmaster, and workers with a lock to show."""

@@ -18,6 +18,7 @@ from tests.crowd import Crowd, account, running_through
 from tests.processes import (
     Command,
     Service,
+    children,
     descendants,
     eventually,
     group_members,
@@ -62,11 +63,17 @@ def _adopted_by_another_supervisor(service: Service) -> None:
 
 
 def _nothing_but_workers(service: Service) -> list[int]:
-    """All of Bashd, init first, without workers and what is theirs."""
+    """All of Bashd, init first, without workers and what is theirs.
+
+    A spare one, or one that is being forked, may take a command before it is killed: a worker then, whatever its title
+    was. It goes by itself when it sees the forker go.
+    """
     assert service.init is not None
     family = descendants(service.init.pid)
+    forkers = [pid for pid in children(service.pid("bashd: supervisor")) if title(pid) == "bashd: forker"]
     workers = [pid for pid in family if title(pid).startswith("bashd: worker ")]
-    spared = {pid for worker in workers for pid in (worker, *descendants(worker))}
+    spared = {pid for one in forkers for pid in descendants(one)}
+    spared |= {pid for worker in workers for pid in (worker, *descendants(worker))}
     return [service.init.pid, *(pid for pid in family if pid not in spared)]
 
 
