@@ -117,12 +117,12 @@ def _binaries(directory: str) -> Binaries | None:
 
 def prepare(places: Places, pg_user: str | None) -> Cluster:
     """Make the cluster if there is none, and say how it is started. Raises ``ClusterError``."""
-    owner = _owner(pg_user)
+    owner = owner_of(pg_user)
     base = places.postgres
     try:
         _make_private(base, owner)
         data = os.path.join(base, "data")
-        binaries = _executable_by(_choose(find_binaries(), data), owner, places)
+        binaries = _executable_by(choose(find_binaries(), data), owner, places)
         if not os.path.exists(os.path.join(data, "PG_VERSION")):
             _initdb(binaries, data, owner)
         socket_directory = _socket_directory(base, owner)
@@ -147,7 +147,7 @@ def prepare(places: Places, pg_user: str | None) -> Cluster:
     )
 
 
-def _owner(pg_user: str | None) -> pwd.struct_passwd | None:
+def owner_of(pg_user: str | None) -> pwd.struct_passwd | None:
     """The user that PostgreSQL runs as, when we are root, whom it refuses; else None."""
     if os.getuid() != 0:
         return None
@@ -178,7 +178,7 @@ def _make_private(path: str, owner: pwd.struct_passwd | None) -> None:
         os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
-def _choose(found: list[Binaries], data: str) -> Binaries:
+def choose(found: list[Binaries], data: str) -> Binaries:
     """The binaries for this cluster: those of its own major version."""
     if not found:
         raise ClusterError(
@@ -202,7 +202,7 @@ def _choose(found: list[Binaries], data: str) -> Binaries:
 
 def _executable_by(binaries: Binaries, owner: pwd.struct_passwd | None, places: Places) -> Binaries:
     """These binaries, or a copy of their installation that the user can execute (a checkout may be private)."""
-    if owner is None or _trouble_with(binaries, owner) is None:
+    if owner is None or trouble_with(binaries, owner) is None:
         return binaries
     copy = os.path.join(places.postgres, f"pg{binaries.major}")
     installation = os.path.dirname(binaries.directory)
@@ -220,14 +220,14 @@ def _executable_by(binaries: Binaries, owner: pwd.struct_passwd | None, places: 
         _chown_tree(temporary, owner)
         os.rename(temporary, copy)
     copied = Binaries(os.path.join(copy, inside, "bin"), binaries.major)
-    trouble = _trouble_with(copied, owner)
+    trouble = trouble_with(copied, owner)
     if trouble is not None:
         raise ClusterError(f"user {owner.pw_name} cannot run PostgreSQL below {places.state_dir}: {trouble}")
     return copied
 
 
-def _trouble_with(binaries: Binaries, owner: pwd.struct_passwd) -> str | None:
-    """Why the user cannot run them; each has libraries of its own to find."""
+def trouble_with(binaries: Binaries, owner: pwd.struct_passwd | None) -> str | None:
+    """Why the user, or we, cannot run them; each has libraries of its own to find."""
     said = (_run_as(owner, [binaries.path(program), "--version"]) for program in ("postgres", "initdb"))
     return next((trouble for trouble in said if trouble is not None), None)
 

@@ -25,6 +25,7 @@ from protocol import linux
 from protocol.config import Config
 from protocol.places import Places
 from supervisor import cluster, database, state
+from supervisor.doctor import examination
 from supervisor.settings import Settings, SettingsError, load
 
 EXIT_CANNOT_START = 2
@@ -48,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.word == "migrate":
             _end_on_signals()
             return _migrate(settings, check_only=arguments.check)
+        if arguments.word == "doctor":
+            _end_on_signals()
+            _forget_libpq_variables()
+            return examination.report(settings, as_json=arguments.json)
         _serve(settings)
     except (SettingsError, state.StateError, cluster.ClusterError, database.DatabaseError, StartError) as error:
         print(f"bashd: {error}", file=sys.stderr)
@@ -70,15 +75,20 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bashd {_version()}")
-    words = parser.add_subparsers(dest="word", required=True, metavar="serve | migrate")
+    words = parser.add_subparsers(dest="word", required=True, metavar="serve | migrate | doctor")
     serve = words.add_parser("serve", help="run the service", allow_abbrev=False)
     migrate = words.add_parser("migrate", help="bring the database's schema up to date", allow_abbrev=False)
     migrate.add_argument("--check", action="store_true", help="change nothing; exit status 1 if something is pending")
+    doctor = words.add_parser(
+        "doctor", help="say what works on this machine, what does not, and what to do about it", allow_abbrev=False
+    )
+    doctor.add_argument("--json", action="store_true", help="one array of findings")
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "" if field.is_required() or field.default_factory or field.default is None else field.default
         text = f"{field.description}" + (f" ({default})" if default != "" else "")
-        serve.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+        for parser_of_all in (serve, doctor):
+            parser_of_all.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
         if name in ("database_url", "state_dir", "pg_user"):
             migrate.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
     return parser
