@@ -39,6 +39,7 @@ WITHIN_S = {
     "history": 300,
     "start": 180,
     "peers": 420,
+    "endurance": 900,
 }
 
 
