@@ -48,6 +48,8 @@ create table commands (
     rerun_of           bigint,                     -- the command of which it is a copy, which may be gone by now
     idempotency_key    text,                       -- of the request that made it; goes with the row
     request_digest     bytea,                      -- tells another request with the same key
+    secrets            bytea,                      -- variables, encrypted with a key that is not in here
+    masked             integer,                    -- how often one was replaced in what it printed
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -112,4 +114,4 @@ create table output (
 );
 alter table output alter column bytes set storage external;  -- raw output is read by ranges
 
-insert into schema_version (version) values (3);
+insert into schema_version (version) values (4);

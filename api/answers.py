@@ -84,6 +84,9 @@ class CommandAnswer(Answer):
     stdout_bytes: Count = Field(description="Written so far, kept or not.")
     stderr_bytes: Count
     truncated: Truncated | None
+    masked: Count | None = Field(
+        description="How often a secret was replaced by `***` in what it printed; `null` while it runs, or unknown."
+    )
     swept: Swept
     usage: Usage
     evidence: dict[str, Any] | None = Field(description="What is known of one that is `lost`, or cannot be killed.")

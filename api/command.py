@@ -27,6 +27,7 @@ class Command:
     args: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    secrets: str | None = None  # sealed (``protocol.sealed``), in base64
     stdin: str | None = None
     stdin_open: bool = False
     run_as: str | None = None
@@ -54,6 +55,7 @@ class Command:
     swept_left: int = 0
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
+    masked: int | None = None  # how often a secret was replaced; None while it runs, and when nobody knows
     evidence: dict[str, Any] | None = None
 
     @property
@@ -72,6 +74,7 @@ class Command:
             "script": self.script,
             "args": self.args,
             "env": self.env,
+            "secrets": self.secrets,
             "cwd": self.cwd,
             "stdin": self.stdin,
             "stdin_open": self.stdin_open,
@@ -128,6 +131,7 @@ class Command:
             swept_left=swept.get("left", 0),
             cpu_s=usage.get("cpu_s"),
             max_rss_bytes=usage.get("max_rss_bytes"),
+            masked=ended.get("masked"),
             evidence=_plain(ended.get("evidence")) if ended else _plain(story.unkillable),
         )
 
@@ -162,6 +166,7 @@ class Command:
             "stdout_bytes": self.stdout_bytes,
             "stderr_bytes": self.stderr_bytes,
             "truncated": self.truncated and {key: self.truncated[key] for key in ("stdout", "stderr", "reason")},
+            "masked": self.masked,
             "swept": {"group": self.swept_group, "escaped": self.swept_escaped, "left": self.swept_left},
             "usage": {"cpu_s": self.cpu_s, "max_rss_bytes": self.max_rss_bytes},
             "evidence": _plain(self.evidence),  # a jsonb column gives keys back in an order of its own

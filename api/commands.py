@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -21,6 +23,7 @@ from api.recorder import log_end
 from api.selection import Selection
 from api.store import DatabaseAway, SchemaMissing, SearchTooLong, Store
 from protocol.config import Config
+from protocol.sealed import seal
 
 DATABASE_WITHIN_S = 2.0
 HANDED_OVER_WITHIN_S = 1.0
@@ -33,11 +36,14 @@ T = TypeVar("T")
 class Commands:
     """The use cases, for both APIs."""
 
-    def __init__(self, *, store: Store, lives: Lives, handover: Handover, link: Link, output: Output) -> None:
+    def __init__(
+        self, *, store: Store, lives: Lives, handover: Handover, link: Link, output: Output, secrets_key: bytes
+    ) -> None:
         self._store = store
         self._lives = lives
         self._handover = handover
         self._link = link
+        self._secrets_key = secrets_key
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
@@ -46,16 +52,22 @@ class Commands:
 
     async def add(self, request: CommandRequest) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
-        accepted = await self._handover.add(_new(request))
+        accepted = await self._handover.add(self._new(request))
         assert isinstance(accepted, Command)
         return self._lives.shown(accepted)
+
+    def _new(self, request: CommandRequest) -> Command:
+        created_at = at(time.time_ns())
+        assert created_at is not None
+        secrets = sealed_secrets(request.secrets, self._secrets_key) if request.secrets else None
+        return Command(id=0, created_at=created_at, secrets=secrets, **request.model_dump(exclude={"secrets"}))
 
     async def add_once(self, request: CommandRequest, once: Once) -> tuple[Command, bool]:
         """The command of this request, and whether it is new: the first with this key makes it, others find it.
 
         Raises what ``add`` does, and ``Conflict`` when the key belongs to another request.
         """
-        return await self._once(lambda: _new(request), once)
+        return await self._once(lambda: self._new(request), once)
 
     async def rerun(self, command_id: int, config: Config, once: Once | None) -> tuple[Command, bool]:
         """Accept a command that asks for the same as this one, whatever became of that; and whether it is new.
@@ -304,10 +316,9 @@ class Commands:
         raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
 
 
-def _new(request: CommandRequest) -> Command:
-    created_at = at(time.time_ns())
-    assert created_at is not None
-    return Command(id=0, created_at=created_at, **request.model_dump())
+def sealed_secrets(secrets: dict[str, str], key: bytes) -> str:
+    """Secrets as rows and journals have them."""
+    return base64.b64encode(seal(key, json.dumps(secrets).encode())).decode()
 
 
 def ended(command: Command) -> Conflict:

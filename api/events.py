@@ -283,5 +283,6 @@ def _as_started(command: Command) -> Command:
         swept_left=0,
         cpu_s=None,
         max_rss_bytes=None,
+        masked=None,
         evidence=None,
     )

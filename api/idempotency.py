@@ -14,6 +14,7 @@ from typing import Any
 from api.models import CommandRequest
 from api.parameters import Parameter
 from api.problems import Conflict
+from protocol.sealed import fingerprint
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -57,13 +58,17 @@ KEY: Parameter[str | None] = Parameter(
 )
 
 
-def digest_of_command(request: CommandRequest, default_timeout_s: float | None) -> bytes:
+def digest_of_command(request: CommandRequest, default_timeout_s: float | None, secrets_key: bytes) -> bytes:
     """What tells one request to run a command from another: its checked values, as far as they are no defaults.
 
     So neither white space nor the order of members matters, nor a default that is named, nor a field that a later
     version adds.
     """
-    values = request.model_dump(exclude_defaults=True, exclude={"timeout_s"})
+    values = request.model_dump(exclude_defaults=True, exclude={"timeout_s", "secrets"})
+    if request.secrets:
+        # A plain digest of what is easy to guess would let who reads the rows try guesses.
+        text = json.dumps(request.secrets, sort_keys=True)
+        values["secrets"] = fingerprint(secrets_key, text.encode()).hex()
     if request.timeout_s != default_timeout_s:
         values["timeout_s"] = request.timeout_s
     return digest_of("POST /v1/commands", values)

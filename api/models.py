@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
@@ -24,7 +25,9 @@ from api.parameters import bad
 from api.problems import Malformed, TooLarge
 from protocol.config import Config
 
-MAX_ARGUMENTS_BYTES = 128 * 1024  # args and env together; execve(2) has room for far more
+MIN_SECRET = 4  # characters: what is shorter would be found, and masked, everywhere
+MAX_SECRET = 8192
+MAX_ARGUMENTS_BYTES = 128 * 1024  # args, env and secrets together; execve(2) has room for far more
 MAX_SECONDS = 10 * 365 * 24 * 3600.0
 MAX_ID = 2**63 - 1
 MAX_OFFSET = 2**62  # with any limit added it is a bigint still
@@ -103,6 +106,19 @@ Script = Annotated[
 ]
 
 
+def _secret(secret: str) -> str:
+    if not MIN_SECRET <= len(secret) <= MAX_SECRET:
+        raise ValueError(f"must have {MIN_SECRET} to {MAX_SECRET} characters: a shorter one would be found everywhere")
+    return secret
+
+
+Secret = Annotated[
+    Text,
+    AfterValidator(_secret),
+    Field(json_schema_extra={"minLength": MIN_SECRET, "maxLength": MAX_SECRET}),
+]
+
+
 class CommandRequest(BaseModel):
     """The body of ``POST /v1/commands``."""
 
@@ -113,6 +129,13 @@ class CommandRequest(BaseModel):
     env: dict[str, Text] = Field(
         default_factory=dict,
         description="Variables, beside `PATH`, `HOME`, `LANG`, `USER`, `BASHD_COMMAND_ID` and the operator's own.",
+        json_schema_extra={"propertyNames": {"pattern": "^[^=\\u0000]+$"}},
+    )
+    secrets: dict[str, Secret] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="Variables that are not recorded: they are kept encrypted, and what the script prints of them is "
+        "replaced by `***`.",
         json_schema_extra={"propertyNames": {"pattern": "^[^=\\u0000]+$"}},
     )
     cwd: Annotated[Text, Field(json_schema_extra={"pattern": "^/[^\\u0000]*$"})] | None = Field(
@@ -154,15 +177,17 @@ class CommandRequest(BaseModel):
         description="How much of each stream is kept; what is missing is named in `truncated`.",
     )
 
-    @field_validator("env")
+    @field_validator("env", "secrets")
     @classmethod
-    def _env(cls, env: dict[str, str]) -> dict[str, str]:
+    def _env(cls, env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         for name in env:
             _text(name)
             if not name or "=" in name:
                 raise ValueError(f"{name!r} cannot name a variable: it must not be empty or contain '='")
             if name == "BASHD_COMMAND_ID":
                 raise ValueError("BASHD_COMMAND_ID is set by Bashd")
+            if info.field_name == "secrets" and name in info.data.get("env", {}):
+                raise ValueError(f"{name!r} is among env too: name it once")
         return env
 
     @field_validator("labels")
@@ -290,9 +315,10 @@ def _check_sizes(request: CommandRequest, config: Config) -> None:
         detail = f"The script has {len(request.script.encode())} bytes, allowed are {config.max_script_bytes}."
         raise TooLarge(detail, errors=[("script", "is too large")])
     arguments = sum(len(one.encode()) + 1 for one in request.args)
-    arguments += sum(len(name.encode()) + len(one.encode()) + 2 for name, one in request.env.items())
+    variables = request.env | request.secrets
+    arguments += sum(len(name.encode()) + len(one.encode()) + 2 for name, one in variables.items())
     if arguments > MAX_ARGUMENTS_BYTES:
-        raise TooLarge(f"args and env together take {arguments} bytes, allowed are {MAX_ARGUMENTS_BYTES}.")
+        raise TooLarge(f"args, env and secrets together take {arguments} bytes, allowed are {MAX_ARGUMENTS_BYTES}.")
 
 
 def check_run_as(run_as: str | None, config: Config) -> None:

@@ -259,6 +259,7 @@ def _unended(command: Command) -> Command:
         signal=None,
         ended_at=None,
         duration_s=None,
+        masked=None,
         evidence=None,
     )
 

@@ -74,7 +74,12 @@ class Api:
         )
         output = Output(self._store, self._lives)
         self.commands = Commands(
-            store=self._store, lives=self._lives, handover=self._handover, link=self._link, output=output
+            store=self._store,
+            lives=self._lives,
+            handover=self._handover,
+            link=self._link,
+            output=output,
+            secrets_key=bytes.fromhex(config.secrets_key),
         )
         self.steering = Steering(commands=self.commands, places=places)
         self.processes = Processes(commands=self.commands, lives=self._lives, places=places)

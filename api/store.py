@@ -216,15 +216,15 @@ class Store:
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
                 timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of,
-                idempotency_key, request_digest)
+                idempotency_key, request_digest, secrets)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
                 run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
-                rerun_of, idempotency_key, decode(request_digest, 'hex')
+                rerun_of, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64')
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
                 output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint,
-                idempotency_key text, request_digest text)
+                idempotency_key text, request_digest text, secrets text)
             order by id
             on conflict do nothing
         """
@@ -318,7 +318,7 @@ class Store:
                     id bigint, status text, reason text, exit_code int, signal int, pid int, worker_pid int,
                     started_at timestamptz, stop_requested_at timestamptz, ended_at timestamptz, duration_s float8,
                     stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
-                    swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb,
+                    swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb, masked int,
                     recorded_stdout bigint, recorded_stderr bigint)
             ), written as (
                 update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
@@ -326,7 +326,7 @@ class Store:
                     stop_requested_at = x.stop_requested_at, ended_at = x.ended_at, duration_s = x.duration_s,
                     stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
                     swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
-                    cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence
+                    cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence, masked = x.masked
                 from progress as x
                 where commands.id = x.id and commands.ended_at is null
                     and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
@@ -677,6 +677,7 @@ def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
         "script": command.script,
         "args": command.args,
         "env": command.env,
+        "secrets": command.secrets,
         "cwd": command.cwd,
         "stdin": None if command.stdin is None else base64.b64encode(command.stdin.encode()).decode(),
         "run_as": command.run_as,
@@ -701,7 +702,7 @@ def _progress_row(one: Progress) -> dict[str, Any]:
         for name in (
             "id", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "duration_s", "stdout_bytes",
             "stderr_bytes", "truncated", "swept_group", "swept_escaped", "swept_left", "cpu_s", "max_rss_bytes",
-            "evidence",
+            "evidence", "masked",
         )
     }  # fmt: skip
     for name in ("started_at", "stop_requested_at", "ended_at"):
@@ -714,4 +715,6 @@ def _progress_row(one: Progress) -> dict[str, Any]:
 def _command(row: dict[str, Any]) -> Command:
     if row["stdin"] is not None:
         row["stdin"] = bytes(row["stdin"]).decode()
+    if row["secrets"] is not None:
+        row["secrets"] = base64.b64encode(row["secrets"]).decode()
     return Command(**row)

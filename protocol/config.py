@@ -21,6 +21,7 @@ class Config:
     port: int
     allowed_hosts: list[str]  # Host names answered beside those of the bound address; [] = only those
     token: str | None  # None: no authentication (loopback only)
+    secrets_key: str  # 32 bytes in hexadecimal; seals the secrets of commands
     database_url: str  # libpq conninfo, with its password; for the embedded server its socket
     postgres_argv: list[str] | None  # the embedded postmaster's argv; None: the database is the user's own
     postgres_uid: int | None  # user and group the postmaster runs as; None: as we are

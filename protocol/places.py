@@ -10,6 +10,7 @@ class Places:
         self.state_dir = state_dir
         self.lock = os.path.join(state_dir, "lock")
         self.token = os.path.join(state_dir, "token")
+        self.secrets_key = os.path.join(state_dir, "secrets_key")
         self.node_id = os.path.join(state_dir, "node_id")
         self.not_accepted = os.path.join(state_dir, "not_accepted")
         self.reports = os.path.join(state_dir, "reports")

@@ -24,6 +24,7 @@ from typing import NoReturn
 from protocol import linux
 from protocol.config import Config
 from protocol.places import Places
+from protocol.sealed import key_of
 from supervisor import cluster, database, state
 from supervisor.doctor import examination
 from supervisor.settings import Settings, SettingsError, load
@@ -109,6 +110,7 @@ def _serve(settings: Settings) -> NoReturn:
     lock_fd = state.take_lock(places)
     node_id = state.node_id(places)
     token = _token(settings, places)
+    secrets_key = _secrets_key(settings, places)
     listening = _listen(settings.host, settings.port)
     postgres, conninfo = _database(settings, places)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -120,6 +122,7 @@ def _serve(settings: Settings) -> NoReturn:
         port=listening.getsockname()[1],
         allowed_hosts=settings.allowed_hosts,
         token=token,
+        secrets_key=secrets_key.hex(),
         database_url=conninfo,
         postgres_argv=postgres.argv if postgres else None,
         postgres_uid=postgres.uid if postgres else None,
@@ -180,6 +183,12 @@ def _token(settings: Settings, places: Places) -> str | None:
     if settings.token is not None:
         return settings.token.get_secret_value()
     return state.token(places)[0]
+
+
+def _secrets_key(settings: Settings, places: Places) -> bytes:
+    if settings.secrets_key is not None:
+        return key_of(settings.secrets_key.get_secret_value())
+    return state.secrets_key(places)
 
 
 def _say_where(settings: Settings, places: Places, port: int) -> None:

@@ -19,6 +19,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from protocol.sealed import key_of
+
 ENV_FILE = ".env"
 TOML_FILE = "bashd.toml"
 PREFIX = "BASHD_"
@@ -66,6 +68,9 @@ class Settings(BaseSettings):
     )
     auth: Literal["token", "none"] = Field("token", description="none: no token needed; on loopback only")
     token: SecretStr | None = Field(None, description="the bearer token; without it one is generated and kept")
+    secrets_key: SecretStr | None = Field(
+        None, description="seals the secrets of commands: 32 bytes in base64; without it one is generated and kept"
+    )
     allowed_hosts: Annotated[list[str], BeforeValidator(_words)] = Field(
         [], description="host names that are answered beside the bound address, with commas between; * for all"
     )
@@ -144,6 +149,13 @@ class Settings(BaseSettings):
         if token is not None and (len(token.get_secret_value()) < 16 or not token.get_secret_value().isprintable()):
             raise ValueError("must have at least 16 printable characters")
         return token
+
+    @field_validator("secrets_key")
+    @classmethod
+    def _secrets_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            key_of(key.get_secret_value())
+        return key
 
     @model_validator(mode="after")
     def _together(self) -> Settings:

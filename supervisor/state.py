@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import secrets
@@ -11,6 +12,7 @@ import uuid
 
 from protocol import linux
 from protocol.places import Places
+from protocol.sealed import KEY_BYTES, key_of
 
 LOCK_WITHIN_S = 10.0  # for the remains of a dead Bashd to end
 
@@ -136,6 +138,21 @@ def token(places: Places) -> tuple[str, bool]:
         raise StateError(f"{places.token} holds no token but other bytes; remove it to get a new one") from error
     except OSError as error:
         raise StateError(f"{places.token}: {error.strerror}") from error
+
+
+def secrets_key(places: Places) -> bytes:
+    """The key that seals the secrets of commands; made at the first start."""
+    try:
+        with open(places.secrets_key) as file:
+            return key_of(file.read().strip())
+    except FileNotFoundError:
+        made = os.urandom(KEY_BYTES)
+        _write(places.secrets_key, base64.b64encode(made).decode())
+        return made
+    except ValueError as error:
+        raise StateError(f"{places.secrets_key} {error}; restore it, it opens the secrets of commands") from error
+    except OSError as error:
+        raise StateError(f"{places.secrets_key}: {error.strerror}") from error
 
 
 def _write(path: str, text: str) -> None:

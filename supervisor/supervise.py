@@ -25,6 +25,7 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
         title=title,
         fault=Fault(config.fault, places),
         commands_per_worker=config.commands_per_worker,
+        secrets_key=bytes.fromhex(config.secrets_key),
     )
     forker = Forker(outset, (config.nofile[0], config.nofile[1]))
     linux.prctl(linux.PR_SET_DUMPABLE, 0)

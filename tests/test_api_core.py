@@ -100,7 +100,12 @@ class Core:
         self.handover = self.next_handover()
         self.output = Output(self.store, self.lives)
         self.commands = Commands(
-            store=self.store, lives=self.lives, handover=self.handover, link=link, output=self.output
+            store=self.store,
+            lives=self.lives,
+            handover=self.handover,
+            link=link,
+            output=self.output,
+            secrets_key=bytes(32),
         )
         self.ran: list[int] = []
 

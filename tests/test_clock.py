@@ -62,6 +62,7 @@ def _work(places: Places, jump_ns: int) -> int:
                 title=linux.Title(),
                 fault=fault,
                 commands_per_worker=1,
+                secrets_key=bytes(32),
             )
             os.closerange(3, 250)
             linux.wake_on_signals()

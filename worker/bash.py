@@ -53,7 +53,13 @@ class Bash:
         self.stderr_fd = stderr_fd
 
 
-def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: OwnDirectory, feed: "Feed | None") -> Bash:
+def start(
+    spec: "dict[str, Any]",
+    secrets: "dict[str, str]",
+    surroundings: Surroundings,
+    own_directory: OwnDirectory,
+    feed: "Feed | None",
+) -> Bash:
     """Start the script in a group of its own; raises ``SpawnError`` with nothing left behind.
 
     ``own_directory`` is made for a command that names no ``cwd``, ``feed`` for one whose stdin is fed while it runs; to
@@ -65,6 +71,7 @@ def start(spec: "dict[str, Any]", surroundings: Surroundings, own_directory: Own
         **_home(user),
         "BASHD_COMMAND_ID": str(spec["id"]),
         **spec["env"],
+        **secrets,
     }
     argv = [f"bashd-{spec['id']}", f"/dev/fd/{SCRIPT_FD}", *spec["args"]]
     opened: list[int] = []

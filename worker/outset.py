@@ -25,6 +25,7 @@ class Outset:
         title: linux.Title,
         fault: Fault,
         commands_per_worker: int,
+        secrets_key: bytes,
     ) -> None:
         self.places = places
         self.surroundings = surroundings
@@ -32,6 +33,7 @@ class Outset:
         self.boot_id = boot_id()
         self.fault = fault
         self.commands_per_worker = commands_per_worker
+        self.secrets_key = secrets_key  # opens the secrets of commands (``protocol.sealed``)
 
     def elsewhere(self, places: Places) -> "Outset":
         """The same in another state directory, where no moment of a test comes."""
@@ -41,6 +43,7 @@ class Outset:
             title=self.title,
             fault=Fault(None, places),
             commands_per_worker=self.commands_per_worker,
+            secrets_key=self.secrets_key,
         )
 
 

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from worker.mask import Mask
+
 READ_BYTES = 64 * 1024
 REPORT_AFTER_S = 0.020  # after the first change; a command that ends within it costs one report alone
 REPORT_EVERY_S = 0.025  # at most
@@ -144,8 +146,12 @@ class Record:
 class Streams:
     """Our ends of bash's pipes. Reads without waiting, never by lines."""
 
-    def __init__(self, record: Record, stdout_fd: int, stderr_fd: "int | None") -> None:
+    def __init__(
+        self, record: Record, stdout_fd: int, stderr_fd: "int | None", masks: "tuple[Mask, Mask] | None"
+    ) -> None:
+        """``masks``: of stdout and stderr, for a command that has secrets."""
         self._record = record
+        self._masks = masks and {journal.STDOUT: masks[0], journal.STDERR: masks[1]}
         self.kinds = {stdout_fd: journal.STDOUT}
         if stderr_fd is not None:
             self.kinds[stderr_fd] = journal.STDERR
@@ -160,7 +166,7 @@ class Streams:
             os.close(fd)
             del self.kinds[fd]
             return False
-        self._record.output(self.kinds[fd], chunk)
+        self._take(self.kinds[fd], chunk)
         return True
 
     def drain(self, *, close: bool) -> None:
@@ -176,9 +182,23 @@ class Streams:
                 except BlockingIOError:
                     chunk = b""
                 if chunk:
-                    self._record.output(self.kinds[fd], chunk)
+                    self._take(self.kinds[fd], chunk)
                 else:
                     break
             if close and fd in self.kinds:
                 os.close(fd)
                 del self.kinds[fd]
+        for kind, mask in (self._masks or {}).items():
+            if rest := mask.rest():
+                self._record.output(kind, rest)
+
+    def _take(self, kind: int, chunk: bytes) -> None:
+        if self._masks is not None:
+            chunk = self._masks[kind].take(chunk)
+        if chunk:
+            self._record.output(kind, chunk)
+
+    @property
+    def masked(self) -> int:
+        """How often a secret was replaced."""
+        return sum(mask.count for mask in self._masks.values()) if self._masks else 0

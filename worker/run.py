@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import resource
 import select
@@ -89,8 +90,15 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
     feed = Feed(places.stdin(command_id), spec["stdin"]) if spec.get("stdin_open") else None
     fault.die_at("before_started")
     started = time.monotonic()
+    masks = None
     try:
-        child = bash.start(spec, worker.outset.surroundings, own_directory, feed)
+        secrets = _secrets(spec, worker)
+        if secrets:
+            from worker import mask  # most commands have none, and what a worker imports makes every fork dearer
+
+            patterns = mask.patterns(list(secrets.values()))
+            masks = mask.Mask(patterns), mask.Mask(patterns)
+        child = bash.start(spec, secrets, worker.outset.surroundings, own_directory, feed)
     except bash.SpawnError as error:
         if feed is not None:
             feed.close()
@@ -103,7 +111,14 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
         )
         fault.die_at("after_started")
         watch = Watch(
-            spec, child, record, control_pipe=control_pipe, feed=feed, wake_fd=worker.wake_fd, started=started
+            spec,
+            child,
+            record,
+            control_pipe=control_pipe,
+            feed=feed,
+            masks=masks,
+            wake_fd=worker.wake_fd,
+            started=started,
         )
         status = watch.until_the_end()
         if feed is not None:
@@ -136,6 +151,22 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
         control_pipe.close()
     own_directory.remove()
     return True
+
+
+def _secrets(spec: "dict[str, Any]", worker: Worker) -> "dict[str, str]":
+    """Variables that must not be recorded; raises ``SpawnError`` when our key does not open them."""
+    sealed = spec.get("secrets")  # journals of an earlier version know of none
+    if sealed is None:
+        return {}
+    import base64
+
+    from protocol.sealed import NotOurs, unseal
+
+    try:
+        opened = json.loads(unseal(worker.outset.secrets_key, base64.b64decode(sealed)))
+    except NotOurs as error:
+        raise bash.SpawnError(str(error)) from error
+    return {str(name): str(one) for name, one in opened.items()}
 
 
 def _end(
@@ -178,6 +209,7 @@ def _ending(watch: Watch, wait_status: int, duration_s: float) -> "dict[str, Any
             "escaped": watch.tree.counted_escaped,
             "left": watch.left,
         },
+        "masked": watch.streams.masked,
         "usage": {
             "cpu_s": round(usage.cpu_s, 6),
             # A child starts with the size of the process that spawned it; only what exceeds ours is its own.
@@ -207,6 +239,7 @@ def _not_spawned(error: bash.SpawnError) -> "dict[str, Any]":
         "exit_code": None,
         "signal": None,
         "swept": {"group": 0, "escaped": 0, "left": 0},
+        "masked": 0,
         "usage": None,
         "evidence": {"error": str(error)[:MAX_ERROR_CHARACTERS]},
         "duration_s": None,

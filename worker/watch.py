@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from protocol import linux
+    from worker.mask import Mask
 
 SWEEP_PAUSE_S = (0.001, 1.0)  # between two rounds of killing: the first pause, doubled up to the last
 UNKILLABLE_AFTER_S = 10.0
@@ -53,17 +54,18 @@ class Watch:
         *,
         control_pipe: ControlPipe,
         feed: "Feed | None",
+        masks: "tuple[Mask, Mask] | None",
         wake_fd: int,
         started: float,
     ) -> None:
         """``wake_fd`` gives the numbers of the signals that reached us; ``started`` is monotonic.
 
-        ``feed``: what bash reads, of a command whose stdin is fed while it runs.
+        ``feed``: what bash reads, of a command whose stdin is fed while it runs. ``masks``: of one that has secrets.
         """
         self._spec = spec
         self._bash = bash
         self._record = record
-        self.streams = Streams(record, bash.stdout_fd, bash.stderr_fd)
+        self.streams = Streams(record, bash.stdout_fd, bash.stderr_fd, masks)
         self._control_pipe = control_pipe
         self._feed = feed
         self._wake_fd = wake_fd

@@ -124,7 +124,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         if key is None:
             command, new = await commands.add(wanted), True
         else:
-            once = Once(key, digest_of_command(wanted, config.default_timeout_s))
+            once = Once(key, digest_of_command(wanted, config.default_timeout_s, bytes.fromhex(config.secrets_key)))
             command, new = await commands.add_once(wanted, once)
         if wait_s := asked[WAIT]:
             command = await commands.wait(command, wait_s)

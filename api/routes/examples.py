@@ -33,6 +33,7 @@ RUNNING: dict[str, Any] = {
     "stdout_bytes": 0,
     "stderr_bytes": 0,
     "truncated": None,
+    "masked": None,
     "swept": {"group": 0, "escaped": 0, "left": 0},
     "usage": {"cpu_s": None, "max_rss_bytes": None},
     "evidence": None,
@@ -48,5 +49,6 @@ ENDED = {
     "ended_at": "2026-01-31T12:00:00.128104Z",
     "duration_s": 0.003092,
     "stdout_bytes": 6,
+    "masked": 0,
     "usage": {"cpu_s": 0.001502, "max_rss_bytes": None},
 }
