@@ -50,6 +50,7 @@ create table commands (
     request_digest     bytea,                      -- tells another request with the same key
     secrets            bytea,                      -- variables, encrypted with a key that is not in here
     masked             integer,                    -- how often one was replaced in what it printed
+    on_output_limit    text             not null default 'truncate' check (on_output_limit in ('truncate', 'fail')),
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -114,4 +115,4 @@ create table output (
 );
 alter table output alter column bytes set storage external;  -- raw output is read by ranges
 
-insert into schema_version (version) values (4);
+insert into schema_version (version) values (5);

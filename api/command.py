@@ -34,6 +34,7 @@ class Command:
     timeout_s: float | None = None  # None: no limit
     leftovers: str = "kill"
     merge_stderr: bool = False
+    on_output_limit: str = "truncate"
     rerun_of: int | None = None
     handed_boot_id: str | None = None  # None while it only waits
     status: str = "queued"
@@ -84,6 +85,7 @@ class Command:
             "merge_stderr": self.merge_stderr,
             "run_as": self.run_as,
             "output_limit_bytes": self.output_limit_bytes,
+            "on_output_limit": self.on_output_limit,
             "name": self.name,
             "labels": self.labels,
             "rerun_of": self.rerun_of,

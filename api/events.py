@@ -78,6 +78,9 @@ class Events:
                 return command.final and here == there
         if command.worker_pid is None or place.stdout > command.stdout_bytes or place.stderr > command.stderr_bytes:
             return False
+        if any(_is_missing(command, *one) for one in zip(("stdout", "stderr"), here, _next(here), strict=True)):
+            # It was told live: what came between has given way, and the other stream may stand a little later now.
+            return True
         position = sum(here)
         match await self._output.next_piece(command, position):
             case Chunk() as chunk:
@@ -228,6 +231,11 @@ def _is_missing(command: Command, stream: str, first: int, to: int) -> bool:
     """True when all bytes from ``first`` up to ``to`` were counted and not kept; also when there are none."""
     ranges = (command.truncated or {}).get(stream, [])
     return first == to or any(begin <= first and to <= end for begin, end in ranges)
+
+
+def _next(place: tuple[int, int]) -> tuple[int, int]:
+    """Where the next byte of each stream ends."""
+    return place[0] + 1, place[1] + 1
 
 
 def _length(content: bytes, start: int) -> int:

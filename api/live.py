@@ -9,13 +9,13 @@ import asyncio
 import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from api.command import Command, at
 from api.store import STREAMS, Chunk
-from protocol import journal
-from protocol.places import Places
+from protocol import journal, tail
+from protocol.places import Places, tail_paths
 from protocol.story import Story
 
 INDEX_EVERY_BYTES = 256 * 1024  # of journal, between two entries of the index
@@ -24,15 +24,35 @@ READER_HOLDS_BYTES = 64 * 1024  # of journal, by each who reads for a client: th
 _STREAM_OF = {journal.STDOUT: STREAMS["stdout"], journal.STDERR: STREAMS["stderr"]}
 
 
+@dataclass(frozen=True, slots=True)
+class InTail:
+    """A place in one of the files of a tail (``protocol.tail``)."""
+
+    begins_at: int  # names the file
+    file: int  # the position in it
+    stdout: int
+    stderr: int
+
+
 class Mark:
     """A place in a journal: the file position after a frame, and the bytes of each stream before it."""
 
-    __slots__ = ("file", "stderr", "stdout")
+    __slots__ = ("beyond", "file", "in_journal", "stderr", "stdout")
 
-    def __init__(self, file: int, stdout: int, stderr: int) -> None:
+    def __init__(
+        self,
+        file: int,
+        stdout: int,
+        stderr: int,
+        beyond: InTail | None = None,
+        in_journal: tuple[int, int] | None = None,
+    ) -> None:
+        """``beyond``: of a place in the tail. ``in_journal``: the bytes before ``file``, if a reader has more."""
         self.file = file
         self.stdout = stdout
         self.stderr = stderr
+        self.beyond = beyond
+        self.in_journal = in_journal or (stdout, stderr)
 
     def of(self, stream: int | None) -> int:
         """Bytes of the stream (None: of both) before this place."""
@@ -47,6 +67,9 @@ class Live:
         self.command = command
         self._on_change = on_change
         self.story = Story()
+        self._tail_paths = tail_paths(path)
+        self._tail: InTail | None = None  # how far the tail has been followed
+        self.news = 0  # how often there was something new
         self._reader = journal.Reader(path)
         self._index = [Mark(journal.START, 0, 0)]
         # Where the row stands; None until it has been compared with the database.
@@ -97,10 +120,42 @@ class Live:
             # After output alone: so the bytes of both streams before a mark are where a kept byte ends.
             if frame.kind in _STREAM_OF and frame.end - self._index[-1].file >= INDEX_EVERY_BYTES:
                 self._index.append(Mark(frame.end, self.story.stdout_bytes, self.story.stderr_bytes))
-        if self._reader.position == before:
+        beyond = self.story.tailed and not self.ended and self._follow_tail()
+        if self._reader.position == before and not beyond:
             return False
-        self._show(self.command.told_by(self.story))
+        self.news += 1
+        told = self.command.told_by(self.story)
+        if not self.ended:
+            stdout, stderr = self._reached
+            told = replace(told, stdout_bytes=stdout, stderr_bytes=stderr)
+        self._show(told)
         return self._reader.position - before >= FOLLOW_AT_ONCE_BYTES
+
+    @property
+    def _reached(self) -> tuple[int, int]:
+        """Bytes of each stream that are known of, in the journal or in its tail."""
+        stdout, stderr = self.story.stdout_bytes, self.story.stderr_bytes
+        if self._tail is not None and not self.ended:
+            return max(stdout, self._tail.stdout), max(stderr, self._tail.stderr)
+        return stdout, stderr
+
+    def _follow_tail(self) -> bool:
+        """Count what is new in the tail, without reading it; true when there is something."""
+        before = self._tail
+        for one in tail.files(self._tail_paths):
+            if self._tail is not None and one.begins_at < self._tail.begins_at:
+                continue
+            stdout, stderr = one.place
+            if self._tail is not None and one.begins_at == self._tail.begins_at:
+                one.reader.position = self._tail.file
+                stdout, stderr = self._tail.stdout, self._tail.stderr
+            for kind, length in one.reader.headers():
+                if kind == journal.STDOUT:
+                    stdout += length
+                elif kind == journal.STDERR:
+                    stderr += length
+            self._tail = InTail(one.begins_at, one.reader.position, stdout, stderr)
+        return self._tail != before
 
     def note_stop(self, requested_at: datetime) -> None:
         """Show that a stop was asked for, before the worker has written it down."""
@@ -185,6 +240,84 @@ class Live:
                 else:
                     stderr = facts["to"]
                 yield None, Mark(frame.end, stdout, stderr)
+
+    def printed(self, mark: Mark, *, hold_bytes: int) -> Iterator[tuple[Chunk | None, Mark]]:
+        """The output after ``mark`` for those who read: that of ``pieces``, and what lies in the tail.
+
+        What comes from the tail now stands in the journal later, or is named there as missing. So a reader goes on from
+        what he has of each stream, wherever that is by now, and no byte is given twice.
+        """
+        stdout, stderr = mark.stdout, mark.stderr
+        for chunk, after in self._sequence(mark, hold_bytes):
+            if chunk is None:
+                if after.stdout <= stdout and after.stderr <= stderr:
+                    continue
+                stdout, stderr = max(stdout, after.stdout), max(stderr, after.stderr)
+                yield None, Mark(after.file, stdout, stderr, after.beyond, after.in_journal)
+                continue
+            known = stdout if chunk.stream == 1 else stderr
+            start = max(0, known - chunk.offset)
+            if start >= len(chunk.bytes):
+                continue
+            other = chunk.position - chunk.offset
+            end = chunk.offset + len(chunk.bytes)
+            stdout, stderr = (end, max(stderr, other)) if chunk.stream == 1 else (max(stdout, other), end)
+            yield chunk.part(start, len(chunk.bytes)), Mark(after.file, stdout, stderr, after.beyond, after.in_journal)
+
+    def _sequence(self, mark: Mark, hold_bytes: int) -> Iterator[tuple[Chunk | None, Mark]]:
+        """The journal from ``mark`` on, and then its tail."""
+        while True:
+            followed = self._reader.position
+            if mark.beyond is None or mark.file != followed:
+                for chunk, after in self.pieces(Mark(mark.file, *mark.in_journal), hold_bytes=hold_bytes):
+                    mark = Mark(after.file, after.stdout, after.stderr, mark.beyond)
+                    yield chunk, mark
+            if self._reader.position != followed and self.story.tailed:
+                continue  # while a slow reader took a piece, the journal was followed on
+            if not self.story.tailed or self.ended:
+                return
+            found = tail.files(self._tail_paths)
+            if self._is_whole(found, mark.beyond):
+                yield from self._beyond(found, mark.beyond, hold_bytes)
+                return
+            # A file has given way to a newer one: what became of it stands in the journal by now.
+            news = self.news
+            self.follow()
+            if self.news == news:
+                return
+
+    def _is_whole(self, found: list[tail.File], beyond: InTail | None) -> bool:
+        """True when nothing is between what was read and what these files have."""
+        if not found or (beyond is not None and any(one.begins_at == beyond.begins_at for one in found)):
+            return True
+        return found[0].begins_at <= self.story.stdout_bytes + self.story.stderr_bytes
+
+    def _beyond(
+        self, found: list[tail.File], beyond: InTail | None, hold_bytes: int
+    ) -> Iterator[tuple[Chunk | None, Mark]]:
+        # As they are now: while a slow reader takes a piece, the journal is followed on.
+        file, in_journal = self._reader.position, (self.story.stdout_bytes, self.story.stderr_bytes)
+        reached = self._reached
+        for one in found:
+            if beyond is not None and one.begins_at < beyond.begins_at:
+                continue
+            stdout, stderr = one.place
+            if beyond is not None and one.begins_at == beyond.begins_at:
+                one.reader.position, stdout, stderr = beyond.file, beyond.stdout, beyond.stderr
+            one.reader.READ_BYTES = (one.reader.READ_BYTES[0], hold_bytes)
+            for frame in one.reader.frames():
+                stream = _STREAM_OF.get(frame.kind)
+                if stream is None:
+                    continue
+                time = at(frame.time_ns)
+                assert time is not None
+                chunk = Chunk(stdout + stderr, stream, (stdout, stderr)[stream - 1], time, frame.payload)
+                stdout += len(frame.payload) * (stream == 1)
+                stderr += len(frame.payload) * (stream == 2)
+                if stdout > reached[0] or stderr > reached[1]:
+                    return  # the command as it is shown does not know of it yet
+                place = InTail(one.begins_at, frame.end, stdout, stderr)
+                yield chunk, Mark(file, stdout, stderr, place, in_journal)
 
     @property
     def followed(self) -> Mark:

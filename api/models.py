@@ -174,7 +174,13 @@ class CommandRequest(BaseModel):
     run_as: Text | None = Field(default=None, description="Another user of the machine; only when Bashd runs as root.")
     output_limit_bytes: Annotated[int, Field(ge=1, le=2**40), BeforeValidator(_integer)] = Field(
         default=DEFAULT_OUTPUT_LIMIT_BYTES,
-        description="How much of each stream is kept; what is missing is named in `truncated`.",
+        description="How much of each stream is kept: of what is longer the beginning and the end. What is missing is "
+        "counted, and named in `truncated`.",
+    )
+    on_output_limit: Literal["truncate", "fail"] = Field(
+        default="truncate",
+        description="What becomes of a command that prints more: it goes on, or it is stopped and `failed` with "
+        "the reason `output_limit`; then the beginning is kept.",
     )
 
     @field_validator("env", "secrets")

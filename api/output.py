@@ -84,15 +84,15 @@ class Output:
         with live.reading():
             while True:
                 # Looked at before the reading: while a slow client takes a piece, more may come, and the end.
-                over, followed = live.over, live.followed.file
-                for chunk, after in live.pieces(mark, hold_bytes=READER_HOLDS_BYTES):
+                over, news = live.over, live.news
+                for chunk, after in live.printed(mark, hold_bytes=READER_HOLDS_BYTES):
                     mark = after
                     yield after if chunk is None else chunk
                 if not follow or over:
                     return
                 if self._lives.closing and not live.over:
                     raise Closing
-                if live.followed.file != followed or live.over:
+                if live.news != news or live.over:
                     continue
                 # Asked for before the word is passed: what changes while that is under way is not missed.
                 changed = live.next_change()
@@ -115,7 +115,7 @@ class Output:
         """What stands in the record behind ``position`` bytes of both streams; None when nothing does."""
         live = self._lives.get(command.id)
         if live is not None:
-            for chunk, after in live.pieces(live.mark_at(None, position), hold_bytes=READER_HOLDS_BYTES):
+            for chunk, after in live.printed(live.mark_at(None, position), hold_bytes=READER_HOLDS_BYTES):
                 if after.of(None) > position:
                     return after if chunk is None else chunk
             return None
@@ -161,7 +161,7 @@ def _kept_around(live: Live, position: int) -> tuple[int, int | None]:
     """What ``Store.kept_around`` says, of a live command. A mark stands where a kept byte ends."""
     mark = live.mark_at(None, position)
     end = mark.of(None)
-    for chunk, _ in live.pieces(mark, hold_bytes=READER_HOLDS_BYTES):
+    for chunk, _ in live.printed(mark, hold_bytes=READER_HOLDS_BYTES):
         if chunk is None:
             continue
         if chunk.position + len(chunk.bytes) > position:

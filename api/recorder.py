@@ -170,7 +170,8 @@ class Recorder:
         """The final row is committed: the journal has done its work."""
         journals = () if self._spares.keep(live) else (self._places.journal(live.id),)
         stdins = (self._places.stdin(live.id),) if live.command.stdin_open else ()
-        for path in (*journals, self._places.control(live.id), *stdins):
+        tails = self._places.tail(live.id) if live.story.tailed else ()
+        for path in (*journals, *tails, self._places.control(live.id), *stdins):
             try:
                 os.unlink(path)
             except FileNotFoundError:
@@ -244,7 +245,10 @@ def _progress(live: Live, room: int) -> tuple[Progress, Mark]:
         mark = live.followed
     else:
         # The end is told only with the last of the output.
-        command = replace(_unended(command), stdout_bytes=mark.stdout, stderr_bytes=mark.stderr)
+        command = _unended(command)
+    if not command.final:
+        # What lies in a tail is recorded at the end, when it is known what is kept of it.
+        command = replace(command, stdout_bytes=mark.stdout, stderr_bytes=mark.stderr)
     return Progress(command, (live.recorded.stdout, live.recorded.stderr), chunks.all()), mark
 
 

@@ -70,6 +70,7 @@ class Recovery:
 
     def follow_journals(self) -> None:
         """Follow every journal there is: live reads and stops work even while PostgreSQL is away."""
+        _remove_tails_without_journal(self._places)
         for command_id in command_ids(self._places.journals):
             try:
                 command = _command_of(self._places.journal(command_id))
@@ -138,6 +139,14 @@ class Recovery:
             return Journal.AT_WORK if journal.is_locked(self._places.journal(live.id)) else Journal.UNTAKEN
         except FileNotFoundError:
             return Journal.NONE
+
+
+def _remove_tails_without_journal(places: Places) -> None:
+    """An API that died may have removed a journal and not its tail."""
+    for name in os.listdir(places.journals):
+        command_id, _, rest = name.partition(".")
+        if command_id.isdigit() and rest[:1] in ("0", "1") and not os.path.exists(places.journal(int(command_id))):
+            os.unlink(os.path.join(places.journals, name))
 
 
 def _command_of(path: str) -> Command | None:

@@ -216,15 +216,17 @@ class Store:
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
                 timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of,
-                idempotency_key, request_digest, secrets)
+                idempotency_key, request_digest, secrets, on_output_limit)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
                 run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
-                rerun_of, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64')
+                rerun_of, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64'),
+                on_output_limit
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
                 output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint,
-                idempotency_key text, request_digest text, secrets text)
+                idempotency_key text, request_digest text, secrets text,
+                on_output_limit text)
             order by id
             on conflict do nothing
         """
@@ -686,6 +688,7 @@ def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
         "leftovers": command.leftovers,
         "merge_stderr": command.merge_stderr,
         "output_limit_bytes": command.output_limit_bytes,
+        "on_output_limit": command.on_output_limit,
         "created_at": command.created_at.isoformat(),
         "stdin_open": command.stdin_open,
         "rerun_of": command.rerun_of,

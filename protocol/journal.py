@@ -49,6 +49,7 @@ UNKILLABLE = 9  # {"processes": [{"pid", "wchan"}, …]}: KILL was sent long ago
 CRASHED = 10  # {"traceback"}: the worker failed; evidence for "lost"
 ENDED = 11  # the last frame: status, reason, exit_code, signal, swept, usage, evidence
 SIGNALLED = 12  # {"signal", "requested_at_ns"}: a client had it sent to the group; it is no stop
+TAILED = 14  # {"stdout", "stderr"}: from this place on output lies beside the journal (``protocol.tail``)
 STDIN = 13  # {"open"}: from here on clients may write into the pipe that bash reads (stdin_open); or no more
 
 _HEADER = struct.Struct("<IIBq")
@@ -317,6 +318,19 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def headers(self) -> "Iterator[tuple[int, int]]":
+        """Kind and length of the whole frames after ``position``, whose payload is not read and not proven."""
+        size = os.fstat(self._fd).st_size
+        while True:
+            header = os.pread(self._fd, _HEADER.size, self.position)
+            if len(header) < _HEADER.size:
+                return
+            length, _, kind, _ = _HEADER.unpack(header)
+            if length > MAX_PAYLOAD_BYTES or self.position + _HEADER.size + length > size:
+                return
+            self.position += _HEADER.size + length
+            yield kind, length
 
     def frames(self, at_most_bytes: "int | None" = None) -> "Iterator[Frame]":
         """The whole frames after ``position``, which moves past each one before it is given out.

@@ -28,6 +28,10 @@ class Places:
         """The command's journal: present from the hand-over until its final row is committed."""
         return os.path.join(self.journals, str(command_id))
 
+    def tail(self, command_id: int) -> tuple[str, str]:
+        """The two files beside the journal in which the newest of a long output lies, in turn."""
+        return tail_paths(self.journal(command_id))
+
     def control(self, command_id: int) -> str:
         """The named pipe on which the command's worker takes stops and signals."""
         return os.path.join(self.controls, str(command_id))
@@ -51,6 +55,11 @@ class Places:
     def spare_journal(self, number: int) -> str:
         """A file that was a journal, for a command to come."""
         return os.path.join(self.spare, f"journal-{number}")
+
+
+def tail_paths(journal: str) -> tuple[str, str]:
+    """The files of the tail that belong to the journal at this path."""
+    return f"{journal}.0", f"{journal}.1"
 
 
 def command_ids(directory: str) -> list[int]:

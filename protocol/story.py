@@ -20,6 +20,7 @@ class Story:
         self.started_at_ns: int | None = None
         self.stdout_bytes = 0  # bytes written by the command, kept or missing
         self.stderr_bytes = 0
+        self.tailed = False  # what was printed since lies beside the journal, until the end
         self.missing: list[dict[str, Any]] = []  # {"stream", "from", "to", "reason"}
         self.stopping: dict[str, Any] | None = None  # the first stop; it gives the reason
         self.paused = False
@@ -53,6 +54,8 @@ class Story:
             self.paused = bool(frame.facts()["paused"])
         elif kind == journal.STDIN:
             self.stdin_open = bool(frame.facts()["open"])
+        elif kind == journal.TAILED:
+            self.tailed = True
         elif kind == journal.UNKILLABLE:
             self.unkillable = frame.facts()
         elif kind == journal.CRASHED:

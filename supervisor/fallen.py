@@ -8,12 +8,13 @@ process; there the proven group and the mark in their environment find all but t
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocol import journal, linux, story
-from protocol.places import Places, command_ids
+from protocol import journal, linux, story, tail
+from protocol.places import Places, command_ids, tail_paths
 from supervisor.child import PendingStop
 from worker.tree import kill_proven
 
@@ -141,6 +142,8 @@ def conclude(one: Fallen, path: str, at_ns: int, monotonic_s: float) -> bool:
         now, position = story.read(path)
         if now.ended is None:
             writer = journal.Writer(fd, position)
+            if now.tailed:
+                _bring_tail(writer, now, path, at_ns)
             if now.stopping is None and one.asked is not None:
                 writer.append_facts(journal.STOPPING, max(at_ns, now.last_time_ns), one.asked.to_facts())
             ending = _ending(one)
@@ -153,6 +156,30 @@ def conclude(one: Fallen, path: str, at_ns: int, monotonic_s: float) -> bool:
         return True
     finally:
         os.close(fd)
+
+
+def _bring_tail(writer: journal.Writer, now: story.Story, path: str, at_ns: int) -> None:
+    """Do what the worker would have done at the end: what is kept of the tail goes into the journal.
+
+    What a full disk does not take is named as missing, out of the reserve.
+    """
+    assert now.spec is not None
+    paths = tail_paths(path)
+    place = (now.stdout_bytes, now.stderr_bytes)
+    end = tail.end_of(paths, place)
+    for kind, time_ns, payload in tail.settled(paths, place, end, now.spec["output_limit_bytes"]):
+        now.last_time_ns = max(now.last_time_ns, time_ns)
+        try:
+            writer.append(kind, time_ns or now.last_time_ns, payload, keep=journal.RESERVE_BYTES)
+        except OSError:
+            break
+        now.apply(journal.Frame(kind, time_ns or now.last_time_ns, payload, 0))
+    for stream, here, to in (("stdout", now.stdout_bytes, end[0]), ("stderr", now.stderr_bytes, end[1])):
+        if here < to:
+            missing = {"stream": stream, "from": here, "to": to, "reason": "disk_full"}
+            writer.append_facts(journal.MISSING, max(at_ns, now.last_time_ns), missing)
+            now.apply(journal.Frame(journal.MISSING, now.last_time_ns, json.dumps(missing).encode(), 0))
+    tail.remove(paths)
 
 
 def _ran_s(one: Fallen, at_ns: int, monotonic_s: float) -> float | None:

@@ -176,5 +176,5 @@ def test_a_final_command_with_gaps_is_equal_byte_for_byte(service: Service) -> N
     eventually(lambda: not (service.state_dir / "journals" / str(command.id)).exists())  # the row answers now
     second = service.http.get(f"/v1/commands/{command.id}")
 
-    assert command.truncated == {"stdout": [[10, 100]], "stderr": [[10, 100]], "reason": "output_limit"}
+    assert command.truncated == {"stdout": [[5, 95]], "stderr": [[5, 95]], "reason": "output_limit"}
     assert first.content == second.content

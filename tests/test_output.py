@@ -170,15 +170,17 @@ def test_followers_of_a_fast_writer_get_the_same_bytes(service: Service) -> None
 
 
 def test_more_than_allowed_is_counted_and_named(service: Service) -> None:
-    """Over ``output_limit_bytes`` the record says which bytes were not kept; the command is not hindered."""
-    command = service.done("head -c 100000 /dev/zero | tr '\\0' x; echo done >&2", output_limit_bytes=20_000)
+    """Over ``output_limit_bytes`` beginning and end are kept, and the record says what is not; nothing is hindered."""
+    command = service.done("seq 100000 200000; echo done >&2", output_limit_bytes=20_000)
 
-    kept = service.output(command, stream="stdout")
-    missing = command.truncated["stdout"]
-    assert (command.status, command.stdout_bytes) == ("succeeded", 100_000)
-    assert len(kept) + sum(to - first for first, to in missing) == 100_000
-    assert len(kept) <= 20_000
-    assert command.truncated["stderr"] == []
+    counted = b"".join(b"%d\n" % number for number in range(100_000, 200_001))
+    assert (command.status, command.stdout_bytes) == ("succeeded", len(counted))
+    assert service.output(command, stream="stdout") == counted[:10_000] + counted[-10_000:]
+    assert command.truncated == {
+        "stdout": [[10_000, len(counted) - 10_000]],
+        "stderr": [],
+        "reason": "output_limit",
+    }
     assert service.output(command, stream="stderr") == b"done\n"
 
 
@@ -213,26 +215,29 @@ def test_the_last_bytes_can_be_asked_for(service: Service) -> None:
 
 def test_a_place_whose_bytes_were_not_kept_is_refused(service: Service, mark: str) -> None:
     """409 names them, while it runs and afterwards, and where to go on; who names no place gets what there is."""
-    script = f"head -c 30000 /dev/zero; sleep 0.3; printf err >&2; [ -z $1 ] || sleep {mark}"
+    script = f"head -c 300000 /dev/zero; sleep 0.3; printf err >&2; [ -z $1 ] || sleep {mark}"
     living = service.run(script, output_limit_bytes=20_000, args=["wait"])
     eventually(lambda: service.get(living).stderr_bytes == 3)
     recorded = service.done(script, output_limit_bytes=20_000, args=[""])
     eventually(lambda: not (service.state_dir / "journals" / str(recorded.id)).exists())
 
     for command in (living, recorded):
+        first, to = service.get(command).truncated["stdout"][0]
+        assert first == 10_000
+        assert first < to <= 290_000
         for params in ({"stream": "stdout"}, {"stream": "both"}):
-            for offset in (20_000, 20_001, 29_999):
+            for offset in (first, first + 1, to - 1):
                 answer = _ask(service, command, offset=offset, **params)
                 assert (answer.status_code, answer.json()["type"]) == (409, "/problems/conflict"), (offset, params)
                 error = answer.json()["errors"][0]
                 assert error["field"] == "offset"
-                assert "from 20000 up to 30000 " in error["message"]
-            assert service.output(command, offset=19_999, limit=1, **params) == b"\0"
-        assert service.output(command, offset=30_000, stream="stdout") == b""
-        assert service.output(command, offset=30_000) == b"err"
-        assert service.output(command) == b"\0" * 20_000 + b"err"
+                assert f"from {first} up to {to} " in error["message"]
+            assert service.output(command, offset=first - 1, limit=1, **params) == b"\0"
+        assert service.output(command, offset=300_000, stream="stdout") == b""
+        assert service.output(command, offset=300_000) == b"err"
+        assert service.output(command) == b"\0" * (300_000 - to + first) + b"err"
         assert service.output(command, offset=0, stream="stderr") == b"err"
-        assert service.output(command, tail=10_002) == b"err"
+        assert service.output(command, tail=5) == b"\0\0err"
     service.stop(living)
 
 

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from protocol import tail
     from worker.mask import Mask
 
 READ_BYTES = 64 * 1024
@@ -25,12 +26,32 @@ DISK_TROUBLE = DISK_FULL | {errno.EROFS, errno.EIO}  # of the world's making; an
 class Record:
     """What one worker writes into one journal whose lock it holds. Never waits for the disk."""
 
-    def __init__(self, writer: journal.Writer, command_id: int, reports_fd: int, output_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        writer: journal.Writer,
+        command_id: int,
+        reports_fd: int,
+        *,
+        limit_bytes: int,
+        fail_at_limit: bool,
+        tail_paths: "tuple[str, str]",
+    ) -> None:
+        """``limit_bytes`` of each stream are kept. ``fail_at_limit``: nothing beyond is, and ``exceeded`` says so.
+
+        Otherwise the newest takes the place of what came between: see ``protocol.tail``.
+        """
         self._writer = writer
         self._command_id = command_id
         self._reports_fd = reports_fd
-        self._limit = output_limit_bytes
+        self._limit = limit_bytes
+        self._fail_at_limit = fail_at_limit
+        self._head = limit_bytes if fail_at_limit else limit_bytes - limit_bytes // 2
+        self._tail_paths = tail_paths
+        self._tail: tail.Writer | None = None
+        self._turned_at = (0, 0)  # where the newer file of the tail begins
+        self.exceeded = False
         self._written = {journal.STDOUT: 0, journal.STDERR: 0}
+        self._in_journal = {journal.STDOUT: 0, journal.STDERR: 0}  # kept there, or named as missing
         self._missing: dict[int, int] = {}  # kind → first byte of a missing range not yet written down
         self._why_missing: dict[int, str] = {}  # kind → what set the end to it
         self._unwritten: dict[int, tuple[int, dict[str, Any]]] = {}  # kind → time and facts the disk has not taken
@@ -66,21 +87,124 @@ class Record:
     def output(self, kind: int, chunk: bytes) -> None:
         """Write what a stream gave, as far as the limit and the disk allow; the rest is counted as missing.
 
-        Once something of a stream is missing nothing more of it is kept: one gap, at the end, that is named.
+        Once the disk has not taken something nothing more is kept: one gap, at the end, that is named.
         """
-        room = 0 if kind in self._missing else max(0, self._limit - self._written[kind])
-        kept, rest = (chunk, b"") if len(chunk) <= room else (chunk[:room], chunk[room:])
-        if kept and not self._append(kind, self.now_ns(), kept, journal.RESERVE_BYTES):
-            self._why_missing[kind] = "disk_full" if self._disk_errno in DISK_FULL else "disk_failed"
-            rest, kept = chunk, b""
-        self._written[kind] += len(kept)
-        if rest:
-            self._missing.setdefault(kind, self._written[kind])
-            self._written[kind] += len(rest)
+        if self._tail is None:
+            room = 0 if kind in self._missing else max(0, self._head - self._written[kind])
+            kept, chunk = (chunk, b"") if len(chunk) <= room else (chunk[:room], chunk[room:])
+            if kept and not self._append(kind, self.now_ns(), kept, journal.RESERVE_BYTES):
+                self._lack(kind)
+                chunk, kept = kept + chunk, b""
+            self._written[kind] += len(kept)
+            self._in_journal[kind] += len(kept)
+            if chunk and not self._missing:
+                self._go_beyond_the_head(kind)
+        if chunk:
+            if self._tail is None or not self._append_to_tail(kind, chunk):
+                self._missing.setdefault(kind, self._written[kind])
+            self._written[kind] += len(chunk)
+            if self._tail is not None and self._tail.full:
+                self._turn_tail()
         self._change()
+
+    def _lack(self, kind: int) -> None:
+        """Note that the disk does not take what this stream gives."""
+        self._missing[kind] = self._written[kind]
+        self._why_missing[kind] = "disk_full" if self._disk_errno in DISK_FULL else "disk_failed"
+
+    def _go_beyond_the_head(self, kind: int) -> None:
+        """A stream has filled its head: from here on both go into the tail, if there is to be one."""
+        if self._fail_at_limit:
+            self.exceeded = True
+            return
+        here = self._place(self._written)
+        facts = {"stdout": here[0], "stderr": here[1]}
+        from protocol import tail  # most commands never come here, and what is imported makes every fork dearer
+
+        beyond = tail.Writer(self._tail_paths, self._limit)
+        if self._append_facts(journal.TAILED, self.now_ns(), facts, journal.LAST_WORDS_BYTES):
+            try:
+                beyond.turn(self.now_ns(), here)
+            except OSError as error:
+                self._note_disk(error)
+            else:
+                self._tail, self._turned_at = beyond, here
+                return
+        self._lack(kind)
+
+    def _append_to_tail(self, kind: int, chunk: bytes) -> bool:
+        assert self._tail is not None
+        try:
+            self._tail.append(kind, self.now_ns(), chunk)
+        except OSError as error:
+            self._note_disk(error)
+            self._lack_everything()
+            return False
+        return True
+
+    def _turn_tail(self) -> None:
+        """Begin the next file of the tail; what it takes the place of is moved into the journal or named as missing."""
+        assert self._tail is not None
+        from protocol import tail
+
+        here = self._place(self._written)
+        older = self._tail.older
+        try:
+            if older is not None:
+                begins_at = self._turned_at
+                for written in tail.moved(older, self._place(self._in_journal), begins_at, self._limit):
+                    if not self._bring(*written):
+                        self._lack_everything()
+                        return
+            self._tail.turn(self.now_ns(), here)
+            self._turned_at = here
+        except OSError as error:
+            self._note_disk(error)
+            self._lack_everything()
+
+    def _lack_everything(self) -> None:
+        """The disk is full: keep what the tail has, and nothing more of either stream."""
+        self._settle()
+        for kind in self._written:
+            if kind not in self._missing:
+                self._lack(kind)
+
+    def _settle(self) -> None:
+        """Bring what is kept of the tail into the journal, and be done with it."""
+        if self._tail is None:
+            return
+        from protocol import tail
+
+        self._tail.close()
+        self._tail = None
+        end = self._place(self._written)
+        for written in tail.settled(self._tail_paths, self._place(self._in_journal), end, self._limit):
+            if not self._bring(*written):
+                for kind, to in zip(self._written, end, strict=True):
+                    if self._in_journal[kind] < to:
+                        self._missing[kind] = self._in_journal[kind]
+                        self._why_missing[kind] = "disk_full" if self._disk_errno in DISK_FULL else "disk_failed"
+                break
+        tail.remove(self._tail_paths)
+
+    def _bring(self, kind: int, time_ns: int, payload: bytes) -> bool:
+        """Append what comes from the tail. False: the disk does not take it."""
+        if not self._append(kind, time_ns or self.now_ns(), payload, journal.RESERVE_BYTES):
+            return False
+        if kind == journal.MISSING:
+            facts = json.loads(payload)
+            self._in_journal[journal.STDOUT if facts["stream"] == "stdout" else journal.STDERR] = facts["to"]
+        else:
+            self._in_journal[kind] += len(payload)
+        return True
+
+    @staticmethod
+    def _place(counts: "dict[int, int]") -> "tuple[int, int]":
+        return counts[journal.STDOUT], counts[journal.STDERR]
 
     def end(self, at_ns: int, facts: "dict[str, Any]") -> bool:
         """Write the last frame, and before it all that is unwritten, out of the reserve. False: not yet possible."""
+        self._settle()
         written = self._write_facts(0) and self._name_missing(0)
         return written and self._append_facts(journal.ENDED, at_ns, facts, 0)
 
@@ -124,11 +248,14 @@ class Record:
         try:
             self._writer.append(kind, at_ns, payload, keep=keep)
         except OSError as error:
-            if error.errno not in DISK_TROUBLE:
-                raise
-            self._disk_errno = error.errno
+            self._note_disk(error)
             return False
         return True
+
+    def _note_disk(self, error: OSError) -> None:
+        if error.errno not in DISK_TROUBLE:
+            raise error
+        self._disk_errno = error.errno
 
     def _change(self) -> None:
         if self.report_due is None:

@@ -44,7 +44,14 @@ def run(command_id: int, worker: Worker) -> int:
     if taken is None:
         return EXIT_NOT_TAKEN
     fd, spec, writer = taken
-    record = Record(writer, command_id, worker.reports_fd, spec["output_limit_bytes"])
+    record = Record(
+        writer,
+        command_id,
+        worker.reports_fd,
+        limit_bytes=spec["output_limit_bytes"],
+        fail_at_limit=spec.get("on_output_limit") == "fail",
+        tail_paths=worker.places.tail(command_id),
+    )
     if not record.take(worker.identity()):
         return EXIT_NO_DISK
     try:
@@ -225,6 +232,8 @@ def _verdict(watch: Watch, code: int) -> "tuple[str, str]":
     stop = watch.stop
     if stop is not None and stop.reason == "timeout" and (stop.while_bash_lived or watch.waits_for_leftovers):
         return "failed", "timeout"
+    if watch.exceeded and (stop is None or stop.reason == "output_limit"):
+        return "failed", "output_limit"
     if stop is not None and stop.while_bash_lived:
         return "stopped", stop.reason
     if code >= 0:

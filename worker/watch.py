@@ -88,6 +88,11 @@ class Watch:
         return self.stop is None and self._killing_since is None and self.left == 0
 
     @property
+    def exceeded(self) -> bool:
+        """True when it printed more than it was allowed to, and is to fail for that."""
+        return self._record.exceeded
+
+    @property
     def waits_for_leftovers(self) -> bool:
         return bool(self._spec["leftovers"] == "wait")
 
@@ -109,6 +114,8 @@ class Watch:
         now = time.monotonic()
         if self.stop is None and self._timeout_at is not None and now >= self._timeout_at:
             self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "timeout", None)
+        if self.stop is None and self.exceeded:
+            self._begin_stop(signal.SIGTERM, self._spec["grace_s"], "output_limit", None)
         if self.stop is not None and now >= self.stop.kill_at:
             self._begin_killing(now)
         if self._killing_since is None and self.tree.leader_exited:
