@@ -143,7 +143,11 @@ class Recovery:
 
 def _remove_tails_without_journal(places: Places) -> None:
     """An API that died may have removed a journal and not its tail."""
-    for name in os.listdir(places.journals):
+    try:
+        names = os.listdir(places.journals)
+    except FileNotFoundError:
+        return  # the state directory is gone: whoever writes there says so
+    for name in names:
         command_id, _, rest = name.partition(".")
         if command_id.isdigit() and rest[:1] in ("0", "1") and not os.path.exists(places.journal(int(command_id))):
             os.unlink(os.path.join(places.journals, name))

@@ -47,7 +47,7 @@ def test_a_command_runs_again_with_all_that_was_asked_for(service: Service) -> N
     assert (again.status, again.reason, again.exit_code) == ("failed", "exit", 3)
     assert service.output(again, stream="stdout") == b"for you hello\ninput\n/tmp\n"
     assert again.truncated == first.truncated
-    assert again.truncated["stderr"] == [[50, 100]]
+    assert again.truncated["stderr"] == [[25, 75]]
     assert service.get(first).row == first.row
 
 
