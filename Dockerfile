@@ -20,6 +20,7 @@ COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     BASHD_HOST=0.0.0.0 \
+    BASHD_PLAIN_HTTP=true \
     BASHD_STATE_DIR=/var/lib/bashd
 USER bashd
 WORKDIR /home/bashd

@@ -1,25 +1,39 @@
-"""Who may speak to us: the token, the Host and the Origin, looked at before the route and before the body."""
+"""Who may speak to us, and for what: Host, Origin and token, looked at before the route and before the body."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
+import time
 from urllib.parse import urlsplit
 
 from sanic import Request
 
-from api.problems import ForeignOrigin, Unauthorized, UnknownHost
+from api import asker
+from api.asker import ANYBODY, OPERATOR, Asker
+from api.command import now
+from api.problems import ForeignOrigin, MissingScope, Unauthorized, UnknownHost
+from api.proxies import Proxies
+from api.slowdown import Slowdown
+from api.tokens import Tokens, digest_of
 from protocol.config import Config
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/docs/style.css", "/openapi.json", "/"})  # they hold no data
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+MOST_HELD_BACK = 256  # refusals that wait to be answered; more are answered at once, and cost us nothing
 
 
 class Access:
     """The rules of one configuration."""
 
-    def __init__(self, config: Config) -> None:
-        self._token = None if config.token is None else config.token.encode()
+    def __init__(self, config: Config, tokens: Tokens) -> None:
+        self._operator = None if config.token is None else digest_of(config.token)
+        self._tokens = tokens
+        self._proxies = Proxies(config.behind_proxy)
+        self._own_scheme = "https" if config.tls_cert is not None else None
+        self._slowdown = Slowdown(time.monotonic)
+        self._held_back = 0
         self._any_host = "*" in config.allowed_hosts
         self._hosts = {name.lower() for name in config.allowed_hosts}
         if is_loopback(config.host):
@@ -29,26 +43,76 @@ class Access:
             self._any_host = self._any_host or not config.allowed_hosts
         self._hosts.add(_bracketed(config.host).lower())
 
-    def check(self, request: Request) -> None:
-        """Raises ``UnknownHost``, ``ForeignOrigin`` or ``Unauthorized``."""
+    async def let_in(self, request: Request) -> None:
+        """Find out who asks. Raises ``UnknownHost``, ``ForeignOrigin``, ``Unauthorized`` or ``Unavailable``."""
+        who = Asker(self._proxies.client(request.ip, request.headers))
+        request.ctx.asker = who
+        asker.enter(who)
+        self._check_host_and_origin(request)
+        if request.path in OPEN_PATHS:
+            return
+        try:
+            await self._identify(request, who)
+        except Unauthorized:
+            await self._hold_back(who.address)
+            raise
+
+    def check_scope(self, request: Request, scope: str) -> None:
+        """Raises ``MissingScope`` when who asks may not ask for this."""
+        who: Asker = request.ctx.asker
+        if request.path not in OPEN_PATHS and not who.may(scope):
+            raise MissingScope(f"The token {who.token!r} has the scope {who.scope}; this needs the scope {scope}.")
+
+    def _check_host_and_origin(self, request: Request) -> None:
         host = request.headers.get("host", "")
         # A page of another site that got its name to point at us (DNS rebinding) sends that name.
         if not self._any_host and _name_of(host) not in self._hosts:
             allowed = ", ".join(sorted(self._hosts))
             raise UnknownHost(f"The host {host!r} is not served here; served are {allowed} (allowed_hosts).")
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is None:
+            return
+        page = urlsplit(origin)
+        # Behind a proxy that does not say how it was asked we cannot know the scheme.
+        scheme = self._own_scheme or self._proxies.scheme(request.ip, request.headers) or page.scheme
+        if (page.scheme.lower(), page.netloc.lower()) != (scheme.lower(), host.lower()):
             raise ForeignOrigin(f"Requests from {origin!r} are refused: only pages of this service may send any.")
-        if self._token is not None and request.path not in OPEN_PATHS:
-            self._check_token(request)
 
-    def _check_token(self, request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        assert self._token is not None
-        given = token.strip().encode("utf-8", "surrogateescape")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token):
-            detail = "Send the header 'Authorization: Bearer TOKEN'; the start of Bashd says where its token is."
-            raise Unauthorized(detail, headers={"WWW-Authenticate": 'Bearer realm="bashd"'})
+    async def _identify(self, request: Request, who: Asker) -> None:
+        if self._operator is None:
+            who.token, who.scope = ANYBODY, "admin"
+            return
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise _unauthorized("Send the header 'Authorization: Bearer TOKEN'; the start of Bashd says where one is.")
+        # Digests are compared, which are all of one length, and in a time that does not depend on what they are.
+        if hmac.compare_digest(digest_of(secret), self._operator):
+            who.token, who.scope = OPERATOR, "admin"
+            return
+        token = await self._tokens.find(secret)
+        if token is None:
+            raise _unauthorized("This token is unknown: it is wrong, or was revoked or rotated.")
+        who.token = token.name
+        if token.expires_at is not None and token.expires_at <= now():
+            raise _unauthorized(f"The token {token.name!r} has expired; rotate it, or make another one.")
+        who.scope = token.scope
+        self._tokens.serve(token, request)
+
+    async def _hold_back(self, address: str) -> None:
+        """Let who was wrong too often wait for his answer."""
+        delay_s = self._slowdown.wrong(address)
+        if not delay_s or self._held_back >= MOST_HELD_BACK:
+            return
+        self._held_back += 1
+        try:
+            await asyncio.sleep(delay_s)
+        finally:
+            self._held_back -= 1
+
+
+def _unauthorized(detail: str) -> Unauthorized:
+    return Unauthorized(detail, headers={"WWW-Authenticate": 'Bearer realm="bashd"'})
 
 
 def is_loopback(host: str) -> bool:

@@ -76,9 +76,11 @@ class CommandAnswer(Answer):
     leftovers: Literal["kill", "wait", "leave"]
     merge_stderr: bool
     rerun_of: Id | None = Field(description="The command of which it is a copy, which may be gone by now.")
+    requested_by: str | None = Field(description="The name of the token with which it was asked for.")
     created_at: Time
     started_at: Time | None
     stop_requested_at: Time | None
+    stopped_by: str | None = Field(description="The name of the token with which its stop was asked for.")
     ended_at: Time | None
     duration_s: float | None
     stdout_bytes: Count = Field(description="Written so far, kept or not.")

@@ -14,19 +14,24 @@ from sanic.response import BaseHTTPResponse
 
 from api import openapi, problems
 from api.access import Access
+from api.audit import Audit
 from api.changes import Changes
 from api.commands import Commands
 from api.events import Events
 from api.handover import first_line
 from api.metrics import Metrics
+from api.operation import Operation
 from api.processes import Processes
+from api.routes import audit as audit_routes
 from api.routes import commands as command_routes
 from api.routes import docs, figures, health, seed
 from api.routes import events as event_routes
 from api.routes import output as output_routes
 from api.routes import steering as steering_routes
+from api.routes import tokens as token_routes
 from api.steering import Steering
 from api.store import CommandRemoved, DatabaseAway
+from api.tokens import Tokens
 from protocol.config import Config
 
 log = logging.getLogger("bashd.api")
@@ -40,10 +45,14 @@ OPERATIONS = (
     *event_routes.OPERATIONS,
     *steering_routes.OPERATIONS,
     *figures.OPERATIONS,
+    *token_routes.OPERATIONS,
+    *audit_routes.OPERATIONS,
     *health.OPERATIONS,
     *docs.OPERATIONS,
     *seed.OPERATIONS,
 )
+
+BY_ID = {operation.id: operation for operation in OPERATIONS}
 
 # No limit of Sanic's own on how long an answer may be silent: `follow` lasts as long as a command.
 QUIET_S = 20 * 365 * 24 * 3600
@@ -60,6 +69,8 @@ class Parts:
     changes: Changes
     metrics: Metrics
     scrape: Callable[[], Awaitable[bytes]]
+    tokens: Tokens
+    audit: Audit
 
 
 def build(config: Config, parts: Parts) -> Application:
@@ -72,15 +83,28 @@ def build(config: Config, parts: Parts) -> Application:
     app.config.KEEP_ALIVE_TIMEOUT = 120
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = 1.0
     app.config.ACCESS_LOG = False
-    access = Access(config)
+    access = Access(config, parts.tokens)
 
     # Before the route is looked for and the body is read: a stranger learns nothing and costs little.
     @app.signal("http.routing.before")
-    async def check_access(request: Request, **_: object) -> None:
-        access.check(request)
+    async def let_in(request: Request, **_: object) -> None:
+        await access.let_in(request)
+
+    # And now that the route is known, still before the body.
+    @app.signal("http.routing.after")
+    async def check_scope(request: Request, **_: object) -> None:
+        operation, who = _operation_of(request), request.ctx.asker
+        who.action, who.changes = operation.id, operation.changes
+        # Ids of what only an admin may touch are not those of commands.
+        text = "" if operation.scope == "admin" else request.match_info.get("command_id", "")
+        who.command_id = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        access.check_scope(request, operation.scope)
+        who.on_gone = parts.audit.note_gone
 
     async def count(request: Request, response: BaseHTTPResponse) -> None:
         parts.metrics.answered(request, response.status)
+        if (who := getattr(request.ctx, "asker", None)) is not None:  # else it could not be understood
+            parts.audit.note(who, response.status)
 
     app.register_middleware(count, "response")
 
@@ -89,11 +113,19 @@ def build(config: Config, parts: Parts) -> Application:
     app.blueprint(output_routes.blueprint(parts.commands))
     app.blueprint(event_routes.blueprint(parts.events, parts.changes))
     app.blueprint(figures.blueprint(parts.commands, parts.scrape))
+    app.blueprint(token_routes.blueprint(parts.tokens))
+    app.blueprint(audit_routes.blueprint(parts.audit))
     app.blueprint(health.blueprint(parts.commands, config))
     app.blueprint(docs.blueprint(lambda: openapi.document(OPERATIONS)))
     app.blueprint(seed.blueprint(parts.commands, config))
     app.exception(Exception)(answer_problem)
     return app
+
+
+def _operation_of(request: Request) -> Operation:
+    """What the route of a request is declared as; its name is made of those of application, blueprint, operation."""
+    assert request.route is not None
+    return BY_ID[request.route.name.rpartition(".")[2]]
 
 
 async def answer_problem(request: Request, error: Exception) -> HTTPResponse:

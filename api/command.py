@@ -36,6 +36,7 @@ class Command:
     merge_stderr: bool = False
     on_output_limit: str = "truncate"
     rerun_of: int | None = None
+    requested_by: str | None = None  # the token of who asked for it; None: not known, as for older rows
     handed_boot_id: str | None = None  # None while it only waits
     status: str = "queued"
     reason: str | None = None
@@ -46,6 +47,7 @@ class Command:
     paused: bool = False
     started_at: datetime | None = None
     stop_requested_at: datetime | None = None
+    stopped_by: str | None = None  # the token of who asked for its stop
     ended_at: datetime | None = None
     duration_s: float | None = None
     stdout_bytes: int = 0
@@ -89,6 +91,7 @@ class Command:
             "name": self.name,
             "labels": self.labels,
             "rerun_of": self.rerun_of,
+            "requested_by": self.requested_by,
             "created_at_us": (self.created_at - EPOCH) // timedelta(microseconds=1),
             "handed_boot_id": self.handed_boot_id,
         }
@@ -100,9 +103,10 @@ class Command:
         created_at = EPOCH + timedelta(microseconds=facts.pop("created_at_us"))
         return cls(created_at=created_at, **facts)
 
-    def again(self, created_at: datetime) -> Command:
+    def again(self, created_at: datetime, *, requested_by: str | None) -> Command:
         """A new command that asks for the same. It has no id yet."""
         asked = {**self.spec(), "id": 0, "rerun_of": self.id, "handed_boot_id": None, "created_at_us": 0}
+        asked["requested_by"] = requested_by
         return replace(Command.from_spec(asked), created_at=created_at)
 
     def told_by(self, story: Story) -> Command:
@@ -110,7 +114,8 @@ class Command:
         worker, bash, ended = story.worker or {}, story.bash or {}, story.ended or {}
         swept, usage = ended.get("swept") or {}, ended.get("usage") or {}
         status = ended.get("status") or ("running" if story.worker else self.status)
-        requested = (story.stopping or {}).get("requested_at_ns")
+        stopping = story.stopping or {}
+        requested = stopping.get("requested_at_ns")
         return replace(
             self,
             status=status,
@@ -123,6 +128,7 @@ class Command:
             started_at=at(story.started_at_ns),
             # A request that left no trace in the journal is forgotten at the end: the next API could not know of it.
             stop_requested_at=at(requested) if requested else None if ended else self.stop_requested_at,
+            stopped_by=stopping.get("by") if stopping or ended else self.stopped_by,
             ended_at=at(story.ended_at_ns),
             duration_s=ended.get("duration_s"),
             stdout_bytes=story.stdout_bytes,
@@ -160,9 +166,11 @@ class Command:
             "leftovers": self.leftovers,
             "merge_stderr": self.merge_stderr,
             "rerun_of": self.rerun_of,
+            "requested_by": self.requested_by,
             "created_at": _iso(self.created_at),
             "started_at": _iso(self.started_at),
             "stop_requested_at": _iso(self.stop_requested_at),
+            "stopped_by": self.stopped_by,
             "ended_at": _iso(self.ended_at),
             "duration_s": self.duration_s,
             "stdout_bytes": self.stdout_bytes,

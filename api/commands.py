@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
+from api import asker
 from api.command import Command, at, now
 from api.handover import Handover, first_line
 from api.idempotency import Holder, Once
@@ -60,7 +61,13 @@ class Commands:
         created_at = at(time.time_ns())
         assert created_at is not None
         secrets = sealed_secrets(request.secrets, self._secrets_key) if request.secrets else None
-        return Command(id=0, created_at=created_at, secrets=secrets, **request.model_dump(exclude={"secrets"}))
+        return Command(
+            id=0,
+            created_at=created_at,
+            requested_by=asker.name(),
+            secrets=secrets,
+            **request.model_dump(exclude={"secrets"}),
+        )
 
     async def add_once(self, request: CommandRequest, once: Once) -> tuple[Command, bool]:
         """The command of this request, and whether it is new: the first with this key makes it, others find it.
@@ -82,8 +89,8 @@ class Commands:
         except Malformed as problem:
             raise Conflict(f"Command {command_id} cannot be run again: {problem.detail}") from problem
         if once is not None:
-            return await self._once(lambda: command.again(now()), once)
-        accepted = await self._handover.add(command.again(now()))
+            return await self._once(lambda: command.again(now(), requested_by=asker.name()), once)
+        accepted = await self._handover.add(command.again(now(), requested_by=asker.name()))
         assert isinstance(accepted, Command)
         return self._lives.shown(accepted), True
 
@@ -208,8 +215,8 @@ class Commands:
         if live is None or live.ended:
             return command
         own_grace = command.grace_s if grace_s is None else grace_s
-        await self._link.stop(command_id, signal, own_grace, requested_at_ns)
-        live.note_stop(requested_at)
+        await self._link.stop(command_id, signal, own_grace, requested_at_ns, asker.name())
+        live.note_stop(requested_at, asker.name())
         return live.command
 
     async def running(self, command_id: int) -> Live:
@@ -238,7 +245,7 @@ class Commands:
         Raises ``Conflict`` for one that is not final, ``NotFound``, and ``Unavailable``.
         """
         await self._recorded(command_id)
-        if not await self._ask_database(self._store.remove(command_id)):
+        if not await self._ask_database(self._store.remove(command_id, asker.current())):
             command = await self.get(command_id)
             why = "was refused this moment; try again in a minute" if command.final else f"is {command.status}; stop it"
             raise Conflict(f"Only final commands can be removed, and command {command_id} {why}.")
@@ -259,7 +266,7 @@ class Commands:
             raise Unavailable(detail, headers={"Retry-After": "2"}) from error
 
     async def _stop_waiting(self, command_id: int, requested_at: datetime) -> Command | None:
-        stopped = await self._store.stop_waiting(command_id, requested_at)
+        stopped = await self._store.stop_waiting(command_id, requested_at, asker.current())
         if stopped is not None:
             self._handover.left_queue()
             self._lives.changed(stopped)
@@ -299,6 +306,10 @@ class Commands:
         if not self._handover.opened and "postgres" not in why:
             why["postgres"] = self.startup_trouble or "the schema is being prepared"
         return why
+
+    async def ask_database(self, asking: Coroutine[Any, Any, T], within_s: float = DATABASE_WITHIN_S) -> T:
+        """The same, for the other use cases."""
+        return await self._ask_database(asking, within_s)
 
     async def _ask_database(self, asking: Coroutine[Any, Any, T], within_s: float = DATABASE_WITHIN_S) -> T:
         """What the database answers; raises ``Unavailable`` when it is away or silent."""

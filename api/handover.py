@@ -9,8 +9,10 @@ import asyncio
 import logging
 import os
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from api import asker
+from api.asker import Asker
 from api.command import Command
 from api.disk import Disk
 from api.doubtful import Doubtful
@@ -43,6 +45,7 @@ class _Arrival:
     once: Once | None = None
     answered: bool = False
     id: int = 0  # until its row is on its way
+    asker: Asker | None = field(default_factory=asker.current)
 
 
 class Handover:
@@ -243,10 +246,11 @@ class Handover:
     async def _write(self, batch: list[_Arrival], commands: list[Command]) -> dict[int, Holder | None]:
         """Insert the rows. Gives those whose key was taken, with its holder; None: the key is free again."""
         once = {arrival.id: arrival.once for arrival in batch if arrival.once is not None}
+        askers = {arrival.id: arrival.asker for arrival in batch if arrival.asker is not None}
         if not once:
-            await self._store.add(commands)
+            await self._store.add(commands, askers)
             return {}
-        holders = await self._store.add_once(commands, once)
+        holders = await self._store.add_once(commands, once, askers)
         self._fault.die_at("after_keyed_row")
         return holders
 

@@ -43,10 +43,10 @@ class Link:
         """Order a worker for a command whose journal is written. Any number of times is safe."""
         self._put(Run(command_id, timeout_s, grace_s))
 
-    async def stop(self, command_id: int, signal: int, grace_s: float, requested_at_ns: int) -> None:
+    async def stop(self, command_id: int, signal: int, grace_s: float, requested_at_ns: int, by: str | None) -> None:
         """Order a stop; returns when the supervisor has taken it, else raises ``Unavailable`` after a second."""
         ticket = next(self._tickets)
-        await self._ask(ticket, Stop(ticket, command_id, signal, grace_s, requested_at_ns))
+        await self._ask(ticket, Stop(ticket, command_id, signal, grace_s, requested_at_ns, by))
 
     async def ping(self) -> None:
         """Returns when the supervisor answers, else raises ``Unavailable`` after a second."""

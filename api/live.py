@@ -157,10 +157,10 @@ class Live:
             self._tail = InTail(one.begins_at, one.reader.position, stdout, stderr)
         return self._tail != before
 
-    def note_stop(self, requested_at: datetime) -> None:
-        """Show that a stop was asked for, before the worker has written it down."""
+    def note_stop(self, requested_at: datetime, by: str | None) -> None:
+        """Show that a stop was asked for, and by whom, before the worker has written it down."""
         if not self.ended and self.command.stop_requested_at is None:
-            self._show(replace(self.command, stop_requested_at=requested_at))
+            self._show(replace(self.command, stop_requested_at=requested_at, stopped_by=by))
 
     @property
     def stdin_open(self) -> bool | None:

@@ -360,6 +360,11 @@ def parse_rerun(body: bytes) -> RerunRequest:
     return _validate(RerunRequest, parse_json(body) if body.strip() else {})
 
 
+def validate(model: type[M], value: Any) -> M:
+    """A checked model of what was sent; raises ``Malformed``."""
+    return _validate(model, value)
+
+
 def _validate(model: type[M], value: Any) -> M:
     if not isinstance(value, dict):
         raise Malformed("The body must be a JSON object.")

@@ -28,6 +28,7 @@ TAGS = {
     "Commands": "A command is one script and its life.",
     "Output": "What commands print and become, as it is or as it comes.",
     "Steering": "What can be done to a command while it runs, and what there is of it.",
+    "Access": "Who may ask, and who did: tokens and the audit log. For tokens with the scope `admin`.",
     "Service": "Whether Bashd is alive and ready, and this description. Open to everybody: no token is needed.",
     "The seed's API": "The API of the service that Bashd succeeds: its clients need nothing but the token.",
 }
@@ -35,7 +36,7 @@ ID = {
     "name": "id",
     "in": "path",
     "required": True,
-    "description": "Of the command.",
+    "description": "Of the command, or of what the path names.",
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_ID},
     "example": 1,
 }
@@ -68,7 +69,8 @@ def document(operations: Iterable[Operation]) -> Document:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The start of Bashd says where its token is.",
+                    "description": "The start of Bashd says where its own token is; `/v1/tokens` makes others. Each "
+                    "has a scope: `read`, `run` or `admin`, each of which includes those before it.",
                 }
             },
             "responses": {
@@ -99,8 +101,8 @@ def _operation(one: Operation) -> Document:
         described["description"] = one.about
     if one.body is not None:
         described["requestBody"] = _body(one.body)
-    if one.path in OPEN_PATHS:
-        described["security"] = []
+    # Roles, as OpenAPI 3.1 has them for schemes that are not OAuth.
+    described["security"] = [] if one.path in OPEN_PATHS else [{"token": [one.scope]}]
     for problem in one.all_problems:
         status = str(one.errors.told_as.get(problem.status, problem.status))
         if problem is not Unauthorized or one.path not in OPEN_PATHS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 from sanic import Blueprint, HTTPResponse, Request
 
+from api import asker
 from api.answers import ProblemAnswer, SeedErrorAnswer
 from api.parameters import Asked, Parameter
-from api.problems import ForeignOrigin, Malformed, NotJson, Problem, TooLarge, Unauthorized, UnknownHost
+from api.problems import Forbidden, Malformed, NotJson, Problem, TooLarge, Unauthorized, UnknownHost
 
 JSON = "application/json"
 Handler = Callable[..., Awaitable[HTTPResponse | None]]
@@ -54,12 +56,12 @@ PROBLEMS = Errors(ProblemAnswer, "application/problem+json", {})
 SEED_ERRORS = Errors(SeedErrorAnswer, JSON, {413: 400})
 
 # What any route may answer; 401 unless it is open.
-ANYWHERE: tuple[type[Problem], ...] = (Malformed, Unauthorized, ForeignOrigin, TooLarge, UnknownHost, Problem)
+ANYWHERE: tuple[type[Problem], ...] = (Malformed, Unauthorized, Forbidden, TooLarge, UnknownHost, Problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method on one path. ``{id}`` in the path is given to its code as ``command_id``, unread."""
+    """One method on one path. ``{id}`` in the path is given to its code behind the rest, unread."""
 
     id: str  # a name for programs that are made from the description
     method: str
@@ -73,6 +75,16 @@ class Operation:
     answers: dict[int, Answer]
     problems: tuple[type[Problem], ...] = ()  # beside those of ANYWHERE
     errors: Errors = PROBLEMS
+    scope: str = ""  # that a token needs; left out: read for what only looks, run for the rest
+
+    def __post_init__(self) -> None:
+        if not self.scope:
+            object.__setattr__(self, "scope", "run" if self.changes else "read")
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is there to change something."""
+        return self.method != "GET"
 
     @property
     def all_problems(self) -> tuple[type[Problem], ...]:
@@ -83,7 +95,7 @@ class Operation:
     def on(self, routes: Blueprint) -> Callable[[Handler], Handler]:
         """Make the decorated function answer this operation.
 
-        It is called with the request, what was ``Asked``, and ``command_id`` if the path has one. By then every
+        It is called with the request, what was ``Asked``, and the id if the path has one. By then every
         parameter is checked, and a body that must be JSON says that it is.
         """
 
@@ -93,7 +105,13 @@ class Operation:
                 args = request.get_args(keep_blank_values=True)
                 asked = Asked(self.query, args, self.headers, request.headers)
                 self._check_body(request)
-                return await handler(request, asked, **path)
+                try:
+                    return await handler(request, asked, *path.values())
+                except asyncio.CancelledError:
+                    # What was begun is not undone by that, so nobody gets past the audit log by hanging up.
+                    if (who := asker.current()) is not None:
+                        who.on_gone(who)
+                    raise
 
             path = self.path.removeprefix(routes.url_prefix or "").replace("{id}", "<command_id:str>")
             # Bytes that nobody looks into are not gathered before they are passed on.

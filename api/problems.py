@@ -42,8 +42,16 @@ class Unauthorized(Problem):
     status, code, title = 401, "unauthorized", "A valid token is needed"
 
 
-class ForeignOrigin(Problem):
-    status, code, title = 403, "foreign-origin", "Requests from other sites are refused"
+class Forbidden(Problem):
+    status, code, title = 403, "forbidden", "Not with this token, or not from another site"
+
+
+class ForeignOrigin(Forbidden):
+    code, title = "foreign-origin", "Requests from other sites are refused"
+
+
+class MissingScope(Forbidden):
+    code, title = "missing-scope", "The token does not reach that far"
 
 
 class NotFound(Problem):

@@ -18,6 +18,7 @@ import psycopg
 
 from api import migrations
 from api.app import Application, Parts, build
+from api.audit import Audit
 from api.changes import Changes
 from api.commands import Commands
 from api.disk import Disk
@@ -35,6 +36,9 @@ from api.retention import Retention
 from api.spares import Spares
 from api.steering import Steering
 from api.store import DatabaseAway, Store
+from api.store_access import AccessStore
+from api.tokens import Tokens
+from protocol import tls
 from protocol.config import Config, boot_id
 from protocol.fault import Fault
 from protocol.messages import Order, Report
@@ -99,6 +103,11 @@ class Api:
             is_ours=lambda: self._handover.opened,
         )
         self.commands.removed = self._retention.wake
+        access_store = AccessStore(self._store.connection)
+        self.tokens = Tokens(access_store, self.commands)
+        self.audit = Audit(
+            access_store, self.commands, keep_days=config.keep_audit_days, is_ours=lambda: self._handover.opened
+        )
         self._disk = Disk(places, config.min_free_bytes)
         self._abandoned: set[int] = set()  # whose journal has lost name and worker, as seen by the last tick
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,8 +123,9 @@ class Api:
         self._recovery.follow_journals()
         self._link.open()
         await self._store.open()
-        parts = (self._recorder, self._handover, self._retention)
-        for coroutine in (self._own_database(), self._look_around(), *(part.run() for part in parts)):
+        parts = (self._recorder, self._handover, self._retention, self.audit)
+        tokens = self.tokens.run(lambda: self._handover.opened)
+        for coroutine in (self._own_database(), self._look_around(), tokens, *(part.run() for part in parts)):
             task = asyncio.get_running_loop().create_task(coroutine)
             task.add_done_callback(_die_of_failure)
             self._tasks.append(task)
@@ -130,6 +140,7 @@ class Api:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._close_within_s):
                     await self._recorder.finish()
+                    await self.audit.flush(refused=True)
         self._link.close()
         for task in self._tasks:
             task.cancel()
@@ -163,6 +174,7 @@ class Api:
             self._retention.wake()
             await self._store.disowned()
             self._handover.suspend()
+            self.tokens.doubt()
             log.error("the connection that makes the database ours was lost")
             await self._until_ours(self._resume)
 
@@ -177,6 +189,7 @@ class Api:
             try:
                 await asyncio.to_thread(migrations.apply, self._config.database_url)
                 if await self._store.own():
+                    await self.tokens.load()
                     await then()
                     self.commands.startup_trouble = None
                     return
@@ -266,12 +279,15 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
         changes=api.changes,
         metrics=api.metrics,
         scrape=api.scrape,
+        tokens=api.tokens,
+        audit=api.audit,
     )
     app = build(config, parts)
     app.before_server_start(api.start)
     app.before_server_stop(api.stop)
     app.run(
         sock=socket.socket(fileno=socket_fd),
+        ssl=tls.context(config.tls_cert, config.tls_key),
         single_process=True,
         motd=False,
         access_log=False,

@@ -11,7 +11,7 @@ import base64
 import select
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -23,9 +23,11 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from api.asker import Asker
 from api.command import Command
 from api.idempotency import Holder, Once
 from api.selection import SEARCHED, Selection
+from api.store_access import AUDITED, asked
 from protocol.status import STATUSES
 
 # InternalError is what a server says that takes no writes now (a standby after a failover).
@@ -115,6 +117,10 @@ class Store:
             yield connection
             self._used_at[connection] = time.monotonic()
 
+    def connection(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        """A connection of the pool, for the other module of SQL."""
+        return self._connection()
+
     async def _check(self, connection: AsyncConnection[Any]) -> None:
         """Raise when the connection does not work any more; ask it only if that is in doubt.
 
@@ -188,17 +194,22 @@ class Store:
         async with self._connection() as connection:
             return sorted(row[0] for row in await (await connection.execute(sql, [count])).fetchall())
 
-    async def add(self, commands: list[Command]) -> None:
-        """Insert these, all or none, in one commit. One that is there already is left as it is."""
-        await self._add(commands, {})
+    async def add(self, commands: list[Command], askers: dict[int, Asker] | None = None) -> None:
+        """Insert these, all or none, in one commit. One that is there already is left as it is.
 
-    async def add_once(self, commands: list[Command], once: dict[int, Once]) -> dict[int, Holder | None]:
+        The audit log says in the same commit who asked for those that ``askers`` names.
+        """
+        await self._add(commands, {}, askers or {})
+
+    async def add_once(
+        self, commands: list[Command], once: dict[int, Once], askers: dict[int, Asker] | None = None
+    ) -> dict[int, Holder | None]:
         """As ``add``, but those that ``once`` names only if nobody has their key. Gives those that were not inserted.
 
         Of two with the same key the first is inserted. A key that is being written by another transaction is waited
         for. A holder is None when it has gone meanwhile, so that the key is free again.
         """
-        added = await self._add(commands, once)
+        added = await self._add(commands, once, askers or {})
         missed = {command_id: one.key for command_id, one in once.items() if command_id not in added}
         holders = await self.holders(list(missed.values())) if missed else {}
         return {command_id: holders.get(key) for command_id, key in missed.items()}
@@ -210,40 +221,45 @@ class Store:
             rows = await (await connection.execute(sql, [keys])).fetchall()
             return {key: Holder(command_id, bytes(digest)) for key, command_id, digest in rows}
 
-    async def _add(self, commands: list[Command], once: dict[int, Once]) -> set[int]:
+    async def _add(self, commands: list[Command], once: dict[int, Once], askers: dict[int, Asker]) -> set[int]:
         """Insert what is not there yet; returns the ids that were inserted, if ``once`` names any."""
         sql = """
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
                 timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of,
-                idempotency_key, request_digest, secrets, on_output_limit)
+                requested_by, idempotency_key, request_digest, secrets, on_output_limit)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
                 run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
-                rerun_of, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64'),
+                rerun_of, requested_by, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64'),
                 on_output_limit
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
                 output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint,
-                idempotency_key text, request_digest text, secrets text,
-                on_output_limit text)
+                requested_by text, idempotency_key text, request_digest text, secrets text, on_output_limit text)
             order by id
             on conflict do nothing
         """
+        values: list[Any] = [self._node_id, Jsonb([_new_row(one, once.get(one.id)) for one in commands])]
+        parts = [f"added as ({sql} returning id, labels)"]
         if any(one.labels for one in commands):
-            sql = f"""
-                with added as ({sql} returning id, labels), labelled as (
+            parts.append("""
+                labelled as (
                     insert into labels (name, value, command_id)
                     select label.key, label.value, id from added, jsonb_each_text(labels) as label
                 )
-                select id from added
-            """  # noqa: S608  (the statement above)
-        elif once:
-            sql += " returning id"
-        rows = [_new_row(one, once.get(one.id)) for one in commands]
+            """)
+        if askers:
+            parts.append(AUDITED.format(rows="added"))
+            values.append(asked(askers, 201))
+        if len(parts) > 1 or once:
+            sql = f"with {', '.join(parts)} select id from added"  # noqa: S608  (the statements above)
         async with self._connection() as connection:
-            cursor = await connection.execute(sql, [self._node_id, Jsonb(rows)])
-            return {row[0] for row in await cursor.fetchall()} if once else set()
+            cursor = await connection.execute(sql, values)
+            added = {row[0] for row in await cursor.fetchall()} if cursor.description else set()
+        for command_id in added & askers.keys():
+            askers[command_id].recorded = True
+        return added
 
     async def refuse(self, ids: list[int]) -> None:
         """See to it that these, whose clients were told 503, never run, whether their rows are there, or come, or not.
@@ -290,20 +306,25 @@ class Store:
             row = await (await connection.execute(sql, [self._node_id])).fetchone()
             return int(row[0]) if row else 0
 
-    async def stop_waiting(self, command_id: int, at: datetime) -> Command | None:
+    async def stop_waiting(self, command_id: int, at: datetime, asker: Asker | None = None) -> Command | None:
         """End a command that only waits, without starting it. None when it does not wait (any more)."""
         sql = f"""
             with stopped as (
-                update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s
+                update commands set status = 'stopped', reason = 'client', stop_requested_at = %s, ended_at = %s,
+                    stopped_by = %s
                 where id = %s and ended_at is null and handed_boot_id is null
                 returning {", ".join(_COLUMNS)}
             ), counted as (
                 insert into ends (status, count) select status, 1 from stopped
-            )
+            ), {AUDITED.format(rows="stopped")}
             select * from stopped
         """  # noqa: S608  (our own column names)
+        by = None if asker is None else asker.token
+        values = [at, at, by, command_id, asked({} if asker is None else {command_id: asker}, 200)]
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            row = await (await cursor.execute(sql, [at, at, command_id])).fetchone()
+            row = await (await cursor.execute(sql, values)).fetchone()
+            if row is not None and asker is not None:
+                asker.recorded = True
             return _command(row) if row else None
 
     # Recording
@@ -318,14 +339,16 @@ class Store:
             with progress as (
                 select * from jsonb_to_recordset(%s) as x (
                     id bigint, status text, reason text, exit_code int, signal int, pid int, worker_pid int,
-                    started_at timestamptz, stop_requested_at timestamptz, ended_at timestamptz, duration_s float8,
+                    started_at timestamptz, stop_requested_at timestamptz, stopped_by text, ended_at timestamptz,
+                    duration_s float8,
                     stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
                     swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb, masked int,
                     recorded_stdout bigint, recorded_stderr bigint)
             ), written as (
                 update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
                     pid = x.pid, worker_pid = x.worker_pid, started_at = x.started_at,
-                    stop_requested_at = x.stop_requested_at, ended_at = x.ended_at, duration_s = x.duration_s,
+                    stop_requested_at = x.stop_requested_at, stopped_by = x.stopped_by, ended_at = x.ended_at,
+                    duration_s = x.duration_s,
                     stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
                     swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
                     cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence, masked = x.masked
@@ -376,9 +399,12 @@ class Store:
 
     # Removing
 
-    async def remove(self, command_id: int) -> bool:
+    async def remove(self, command_id: int, asker: Asker | None = None) -> bool:
         """Remove a command if it is final and settled; false when it is not there, or not that far."""
-        return bool(await self._remove("id = %s for update", [command_id]))
+        removed = bool(await self._remove("id = %s for update", [command_id], command_id, asker))
+        if removed and asker is not None:
+            asker.recorded = True
+        return removed
 
     async def remove_ended(self, before: datetime, count: int, live: list[int]) -> int:
         """Remove the oldest of those that ended before, ``count`` at most; returns how many."""
@@ -399,7 +425,9 @@ class Store:
             row = await cursor.fetchone()
             return None if row is None else int(row[0])
 
-    async def _remove(self, which: str, values: list[Any]) -> int:
+    async def _remove(
+        self, which: str, values: list[Any], command_id: int | None = None, asker: Asker | None = None
+    ) -> int:
         """Remove final commands; their output is noted as to be removed. Nobody sees a part of that.
 
         A refusal is kept for a minute: until then the insert that it is there to keep out may still come.
@@ -420,9 +448,11 @@ class Store:
                 insert into removed (command_id) select id from gone where bytes > 0
             ), counted as (
                 insert into ends (status, count) select status, -count(*) from gone group by status
-            )
+            ), {AUDITED.format(rows="gone")}
             select count(*) from gone
         """  # noqa: S608  (conditions of ours)
+        askers = {command_id: asker} if command_id is not None and asker is not None else {}
+        values = [*values, asked(askers, 204)]
         async with self._connection() as connection:
             row = await (await connection.execute(sql, values)).fetchone()
             return int(row[0]) if row else 0
@@ -692,6 +722,7 @@ def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
         "created_at": command.created_at.isoformat(),
         "stdin_open": command.stdin_open,
         "rerun_of": command.rerun_of,
+        "requested_by": command.requested_by,
     }
     if once is not None:
         row["idempotency_key"], row["request_digest"] = once.key, once.digest.hex()
@@ -705,7 +736,7 @@ def _progress_row(one: Progress) -> dict[str, Any]:
         for name in (
             "id", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "duration_s", "stdout_bytes",
             "stderr_bytes", "truncated", "swept_group", "swept_escaped", "swept_left", "cpu_s", "max_rss_bytes",
-            "evidence", "masked",
+            "evidence", "masked", "stopped_by",
         )
     }  # fmt: skip
     for name in ("started_at", "stop_requested_at", "ended_at"):

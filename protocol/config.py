@@ -22,6 +22,9 @@ class Config:
     allowed_hosts: list[str]  # Host names answered beside those of the bound address; [] = only those
     token: str | None  # None: no authentication (loopback only)
     secrets_key: str  # 32 bytes in hexadecimal; seals the secrets of commands
+    tls_cert: str | None  # files of a certificate and its key; None: plain HTTP
+    tls_key: str | None
+    behind_proxy: list[str]  # addresses or networks whose X-Forwarded-* are believed
     database_url: str  # libpq conninfo, with its password; for the embedded server its socket
     postgres_argv: list[str] | None  # the embedded postmaster's argv; None: the database is the user's own
     postgres_uid: int | None  # user and group the postmaster runs as; None: as we are
@@ -30,6 +33,7 @@ class Config:
     max_queued: int
     min_free_bytes: int  # on the disk of the state directory, for a command to be accepted; 0 = not looked at
     keep_days: float | None  # after its end a command is kept for so long; None: for ever
+    keep_audit_days: float | None  # for so long an entry of the audit log is kept; None: for ever
     keep_commands: int | None  # so many of the newest are kept; None: all
     max_script_bytes: int
     max_body_bytes: int

@@ -24,10 +24,12 @@ HURRY_SIGNAL = signals.SIGUSR2  # the grace is over
 _REPORT = struct.Struct("<q")  # the id of a command whose journal has something new
 
 
-def send_stop(path: str, *, signal: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> bool:
+def send_stop(
+    path: str, *, signal: int, grace_s: float, reason: str, requested_at_ns: "int | None", by: "str | None" = None
+) -> bool:
     """Tell the worker behind the control pipe to stop its command. False: nobody reads there (yet, or any more)."""
     stop = {"do": "stop", "signal": signal, "grace_s": grace_s, "reason": reason, "requested_at_ns": requested_at_ns}
-    return _send(path, stop)
+    return _send(path, {**stop, "by": by})
 
 
 def send_signal(path: str, *, signal: int, requested_at_ns: int) -> bool:

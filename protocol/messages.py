@@ -30,6 +30,7 @@ class Stop:
     signal: int
     grace_s: float
     requested_at_ns: int  # since the epoch; returned unchanged in the journal
+    by: str | None = None  # the token of who asks; returned likewise
 
 
 @dataclass(frozen=True, slots=True)

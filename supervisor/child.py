@@ -19,6 +19,7 @@ class PendingStop:
     requested_at_ns: int | None
     ticket: int | None = None
     delivered: bool = False
+    by: str | None = None  # the token of who asked for it
     by_signal_at: float = float("inf")  # monotonic: when to do without the control pipe if it is gone
 
     def to_facts(self) -> dict[str, object]:
@@ -28,6 +29,7 @@ class PendingStop:
             "reason": self.reason,
             "grace_s": self.grace_s,
             "requested_at_ns": self.requested_at_ns,
+            "by": self.by,
         }
 
 

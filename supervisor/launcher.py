@@ -19,9 +19,10 @@ import shutil
 import socket
 import sys
 from importlib import metadata
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from protocol import linux
+from protocol import linux, tls
 from protocol.config import Config
 from protocol.places import Places
 from protocol.sealed import key_of
@@ -88,8 +89,10 @@ def _parser() -> argparse.ArgumentParser:
         flag = f"--{name.replace('_', '-')}"
         default = "" if field.is_required() or field.default_factory or field.default is None else field.default
         text = f"{field.description}" + (f" ({default})" if default != "" else "")
+        # A switch may stand for itself.
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
         for parser_of_all in (serve, doctor):
-            parser_of_all.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+            parser_of_all.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"), **alone)
         if name in ("database_url", "state_dir", "pg_user"):
             migrate.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
     return parser
@@ -103,6 +106,7 @@ def _serve(settings: Settings) -> NoReturn:
     """Prepare everything, then become init."""
     if not shutil.which("bash") and not os.access(settings.bash, os.X_OK):
         raise StartError("there is no bash on this machine")
+    _try_tls(settings)
     pass_env = {name: os.environ[name] for name in settings.pass_env if name in os.environ}
     _forget_libpq_variables()
     places = Places(str(settings.state_dir))
@@ -123,6 +127,9 @@ def _serve(settings: Settings) -> NoReturn:
         allowed_hosts=settings.allowed_hosts,
         token=token,
         secrets_key=secrets_key.hex(),
+        tls_cert=_path(settings.tls_cert),
+        tls_key=_path(settings.tls_key),
+        behind_proxy=settings.behind_proxy,
         database_url=conninfo,
         postgres_argv=postgres.argv if postgres else None,
         postgres_uid=postgres.uid if postgres else None,
@@ -131,6 +138,7 @@ def _serve(settings: Settings) -> NoReturn:
         max_queued=settings.max_queued,
         min_free_bytes=settings.min_free_bytes,
         keep_days=settings.keep_days,
+        keep_audit_days=settings.keep_audit_days,
         keep_commands=settings.keep_commands,
         max_script_bytes=settings.max_script_bytes,
         max_body_bytes=settings.max_body_bytes,
@@ -150,6 +158,19 @@ def _serve(settings: Settings) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_NOFILE, (nofile[1], nofile[1]))
     _say_where(settings, places, config.port)
     _become_init(config, lock_fd, listening)
+
+
+def _try_tls(settings: Settings) -> None:
+    try:
+        tls.context(_path(settings.tls_cert), _path(settings.tls_key))
+    except OSError as error:
+        # ssl.SSLError is an OSError too; of both the words are in the last place.
+        why = error.strerror or str(error)
+        raise StartError(f"tls_cert {settings.tls_cert} and tls_key {settings.tls_key}: {why}") from error
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -199,7 +220,14 @@ def _say_where(settings: Settings, places: Places, port: int) -> None:
         token = "the token is the one that was set"  # noqa: S105
     else:
         token = f"the token is in {places.token}"
-    print(f"bashd {_version()} on http://{host}:{port}, {token}", file=sys.stderr, flush=True)
+    scheme = "https" if settings.tls_cert else "http"
+    print(f"bashd {_version()} on {scheme}://{host}:{port}, {token}", file=sys.stderr, flush=True)
+    if settings.speaks_plainly:
+        print(
+            f"bashd: plain HTTP on {host}, as plain_http has it: who listens on the network reads tokens and scripts",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _is_ipv6(host: str) -> bool:

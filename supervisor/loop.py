@@ -205,9 +205,8 @@ class Supervisor:
             case Run():
                 self._run(order)
             case Stop():
-                self._stop(
-                    order.id, PendingStop(order.signal, order.grace_s, "client", order.requested_at_ns, order.ticket)
-                )
+                at_ns, ticket = order.requested_at_ns, order.ticket
+                self._stop(order.id, PendingStop(order.signal, order.grace_s, "client", at_ns, ticket, by=order.by))
             case Ping():
                 self._report(Accepted(order.ticket))
 
@@ -420,6 +419,7 @@ class Supervisor:
                     grace_s=stop.grace_s,
                     reason=stop.reason,
                     requested_at_ns=stop.requested_at_ns,
+                    by=stop.by,
                 )
                 if not stop.delivered and self._clock() >= stop.by_signal_at:
                     stop.delivered = self._tell_by_signal(child, stop)

@@ -71,6 +71,14 @@ class Settings(BaseSettings):
     secrets_key: SecretStr | None = Field(
         None, description="seals the secrets of commands: 32 bytes in base64; without it one is generated and kept"
     )
+    tls_cert: Path | None = Field(
+        None, description="file of the certificate, PEM, with its chain; then HTTPS is served"
+    )
+    tls_key: Path | None = Field(None, description="file of its private key, PEM, without a password")
+    behind_proxy: Annotated[list[str], BeforeValidator(_words)] = Field(
+        [], description="addresses or networks of your TLS proxies, whose X-Forwarded-For and -Proto are believed"
+    )
+    plain_http: bool = Field(False, description="speak HTTP, unencrypted, on an address that other machines reach")
     allowed_hosts: Annotated[list[str], BeforeValidator(_words)] = Field(
         [], description="host names that are answered beside the bound address, with commas between; * for all"
     )
@@ -81,6 +89,9 @@ class Settings(BaseSettings):
     )
     keep_days: Annotated[float | None, BeforeValidator(_none)] = Field(
         None, gt=0, le=36_500, description="for so many days after its end a command is kept; none: for ever"
+    )
+    keep_audit_days: Annotated[float | None, BeforeValidator(_none)] = Field(
+        365.0, ge=1, le=36_500, description="for so many days an entry of the audit log is kept; none: for ever"
     )
     keep_commands: Annotated[int | None, BeforeValidator(_none)] = Field(
         None, ge=1, le=10**9, description="so many of the newest commands are kept; none: all"
@@ -114,16 +125,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
-    @field_validator("state_dir", "bash", mode="before")
+    @field_validator("state_dir", "bash", "tls_cert", "tls_key", mode="before")
     @classmethod
     def _not_empty(cls, path: Any) -> Any:
         if path == "":  # as a path it would be the current directory
             raise ValueError("is empty")
         return path
 
-    @field_validator("state_dir")
+    @field_validator("state_dir", "tls_cert", "tls_key")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
         if "\0" in str(path):
             raise ValueError("no path holds NUL")
         return Path(os.path.abspath(os.path.expanduser(path)))
@@ -157,11 +170,35 @@ class Settings(BaseSettings):
             key_of(key.get_secret_value())
         return key
 
+    @field_validator("behind_proxy")
+    @classmethod
+    def _networks(cls, proxies: list[str]) -> list[str]:
+        for one in proxies:
+            try:
+                network = ipaddress.ip_network(one, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{one!r} is neither an address nor a network like 10.0.0.0/8") from error
+            if network.prefixlen == 0:
+                raise ValueError(f"{one} is everybody: name the addresses of the proxy")
+        return proxies
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if self.auth == "none" and not _is_loopback(self.host):
             raise ValueError("auth=none is only possible on a loopback host, for whoever reaches us may run anything")
+        if (self.tls_cert is None) is not (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: set both or none")
+        if not (_is_loopback(self.host) or self.tls_cert or self.behind_proxy or self.plain_http):
+            raise ValueError(
+                f"host={self.host} is reached by other machines, who could read every token and script on its way: set "
+                "tls_cert and tls_key, or behind_proxy with the addresses of your TLS proxy, or plain_http=true"
+            )
         return self
+
+    @property
+    def speaks_plainly(self) -> bool:
+        """Whether others may read what is said between us and other machines."""
+        return not (_is_loopback(self.host) or self.tls_cert or self.behind_proxy)
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from typing import Any
 
 import httpx
@@ -17,9 +19,24 @@ DOCUMENT = openapi.document(OPERATIONS)
 
 def subject(service: Service, path: str) -> Command:
     """A command that an example of this path works with."""
+    if "/tokens/" in path:
+        return Command({**new_token(service), "status": "succeeded"})
     if path.endswith(("/signal", "/stdin")):
         return service.started(service.run("cat > /dev/null; sleep 1000", stdin_open=True, timeout_s=60))
     return service.done("true")
+
+
+def new_token(service: Service, scope: str = "read", **fields: Any) -> dict[str, Any]:
+    """A token of a name that nobody had."""
+    answer = service.http.post("/v1/tokens", json={"name": f"of-{uuid.uuid4()}", "scope": scope, **fields})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def with_new_name(text: str) -> str:
+    """An example of a request for a token, which works once, for a name that nobody had."""
+    return re.sub(r'("name": ?)"(ci|dashboard)"', rf'\1"of-{uuid.uuid4()}"', text)
 
 
 def validator(schema: dict[str, Any]) -> OAS31Validator:

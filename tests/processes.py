@@ -216,7 +216,7 @@ class Service:
         self.init = self.launch(**popen)
         started_here.add(self.init.pid)
         found = eventually(lambda: self._address(already_logged), within_s=within_s)
-        self.url = f"http://127.0.0.1:{found.group(1)}"
+        self.url = f"{found[1]}://127.0.0.1:{found[2]}"
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
@@ -250,7 +250,7 @@ class Service:
         text = self.log[already_logged:]
         if self.init is not None and self.init.poll() is not None:
             raise AssertionError(f"bashd serve ended with {self.init.returncode}:\n{text}")
-        return re.search(r"http://(?:127\.0\.0\.1|localhost):(\d+)", text)
+        return re.search(r"(https?)://(?:127\.0\.0\.1|localhost):(\d+)", text)
 
     def is_ready(self) -> bool:
         """True when /readyz says so; fails when the service has ended."""

@@ -19,7 +19,7 @@ from tests.processes import eventually
 _PROTOCOL_3 = 196608
 _READY = b"Z\0\0\0\x05"  # ReadyForQuery; one byte about the transaction follows
 _IN_A_REQUEST = (b"P", b"B", b"D", b"E", b"C")  # Parse, Bind, Describe, Execute, Close: a Sync follows
-_WRITES = ("insert", "update", "delete", "with progress")
+_WRITES = ("insert", "update", "delete", "with progress", "with added")
 
 
 class Cut(Enum):

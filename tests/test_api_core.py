@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from api import migrations, sse
+from api.asker import Asker
 from api.command import Command, at
 from api.commands import Commands
 from api.events import Events
@@ -51,16 +52,18 @@ class TroubledStore(Store):
         self.unreachable = False
         self.reads = 0
 
-    async def add(self, commands: list[Command]) -> None:
+    async def add(self, commands: list[Command], askers: dict[int, Asker] | None = None) -> None:
         if self.unreachable:
             raise NeverSent("no connection")
-        await super().add(commands)
+        await super().add(commands, askers)
         await asyncio.sleep(self.add_takes_s)
         if self.held is not None:
             await self.held.acquire()
 
-    async def add_once(self, commands: list[Command], once: dict[int, Once]) -> dict[int, Holder | None]:
-        holders = await super().add_once(commands, once)
+    async def add_once(
+        self, commands: list[Command], once: dict[int, Once], askers: dict[int, Asker] | None = None
+    ) -> dict[int, Holder | None]:
+        holders = await super().add_once(commands, once, askers)
         if self.held is not None:
             await self.held.acquire()
         return holders

@@ -14,7 +14,7 @@ import pytest
 
 from api import docs_page
 from api.routes.docs import STYLE
-from tests.description import DOCUMENT, subject
+from tests.description import DOCUMENT, subject, with_new_name
 from tests.processes import FINAL, TOKEN, Service
 
 PAGE = docs_page.render(DOCUMENT)
@@ -147,7 +147,8 @@ def test_an_example_works_as_it_stands(service: Service, line: str) -> None:
     path = re.match(r'curl "\$URL([^"]*)"', line)
     assert path is not None
     command = subject(service, path[1])
-    line = re.sub(r"^(curl .*?/(commands|command|stop)/)1\b", rf"\g<1>{command.id}", line)
+    line = re.sub(r"^(curl .*?/(commands|command|stop|tokens)/)1\b", rf"\g<1>{command.id}", line)
+    line = with_new_name(line)
     # What lasts for ever is cut, which curl calls 28.
     for_ever = path[1] == "/v1/events"
     curl = 'curl() { command curl --silent --show-error --fail-with-body --max-time 20 "$@"; }'

@@ -168,7 +168,7 @@ def test_a_retry_after_503_finds_or_creates_it_and_never_two(
     cuts: list[str] = []
 
     def cut(what: str) -> Cut | None:
-        if not what.startswith("insert into commands") or cuts:
+        if not what.startswith("with added as (") or cuts:
             return None
         cuts.append(what)
         return moment

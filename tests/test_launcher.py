@@ -258,7 +258,7 @@ def test_a_port_that_is_taken_is_refused(state_dir: Path) -> None:
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 64 + ".example", "192.0.2.1", "no.such.host.invalid", "1.2.3.4.5"])
 def test_a_host_that_is_not_ours_is_refused(host: str, state_dir: Path) -> None:
     """An address of somebody else, a name nobody has, and what is no name at all."""
-    assert "host" in _refused(f"--host={host}", state_dir=state_dir) or host
+    assert "host" in _refused(f"--host={host}", "--plain-http", state_dir=state_dir) or host
 
 
 # The database

@@ -47,7 +47,7 @@ from tests.processes import Service
 def application() -> Iterator[app.Application]:
     """The routes as they are served; nothing behind them is asked."""
     values: dict[str, Any] = dict.fromkeys(Config.__annotations__)
-    values |= {"host": "127.0.0.1", "allowed_hosts": [], "max_body_bytes": 1000, "secrets_key": ""}
+    values |= {"host": "127.0.0.1", "allowed_hosts": [], "behind_proxy": [], "max_body_bytes": 1000, "secrets_key": ""}
     nothing: Any = dict.fromkeys(field.name for field in fields(app.Parts))
     yield app.build(Config(**values), app.Parts(**nothing))
     Sanic.unregister_app(Sanic.get_app("bashd"))

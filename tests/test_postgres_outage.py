@@ -20,7 +20,7 @@ from tests.proxy import Cut, Proxy
 
 SEED = 1
 # What the COMMITs that count end with: accepting, handing over from the queue, recording.
-COMMITTED = ("insert into commands (", "update commands set handed_boot_id", "with progress as (")
+COMMITTED = ("with added as (", "update commands set handed_boot_id", "with progress as (")
 ANSWERED_WITHIN_S = 5.0  # a generous bound for "within a second or two", on a machine that others use too
 
 

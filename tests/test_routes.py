@@ -16,7 +16,7 @@ import pytest
 
 from api.app import OPERATIONS
 from api.operation import Operation
-from tests.description import assert_described, assert_wrong_method
+from tests.description import assert_described, assert_wrong_method, new_token
 from tests.postgres import PostgresServer
 from tests.processes import Command, Service, eventually
 
@@ -37,6 +37,11 @@ GET    /v1/commands/{id}/processes       200      200      200      400      404
 GET    /v1/processes                     200        -        -        -        -      401      401      413      200      400      405      200
 DELETE /v1/commands/{id}                 204      409      409      400      404      401      401      413      204      400      405      503
 GET    /v1/counts                        200        -        -        -        -      401      401      413      200      400      405      503
+POST   /v1/tokens                        201        -        -        -        -      401      401      413      415      400      405      503
+GET    /v1/tokens                        200        -        -        -        -      401      401      413      200      400      405      503
+DELETE /v1/tokens/{id}                   200        -        -      400      404      401      401      413      200      400      405      503
+POST   /v1/tokens/{id}/rotate            200        -        -      400      404      401      401      413      415      400      405      503
+GET    /v1/audit                         200        -        -        -        -      401      401      413      200      400      405      503
 GET    /metrics                          200        -        -        -        -      401      401      413      200      400      405      200
 GET    /healthz                    200      -      -         -         -         200       200         413        200        400      405       200
 GET    /readyz                     200      -      -         -         -         200       200         413        200        400      405       503
@@ -78,7 +83,9 @@ class Scene:
     finished_away: Command
 
     def finished_for(self, operation: Operation) -> Command:
-        """One that has ended: of its own for what removes it."""
+        """One that has ended: of its own for what removes it. Or a token."""
+        if operation.path.startswith("/v1/tokens/"):
+            return Command(new_token(self.service))
         return self.service.done("true") if operation.method == "DELETE" else self.finished
 
     def running(self) -> Command:
@@ -193,11 +200,15 @@ def test_each_route_in_each_situation(scene: Scene, route: str, situation: str) 
 
 def test_every_route_has_its_row() -> None:
     """In every situation that its path allows."""
-    of_a_command = {"queued", "running", "wrong-id", "unknown-id"}
+    of_a_command = {"queued", "running"}
+    with_id = {"wrong-id", "unknown-id"}
 
     assert set(ROWS) == set(DECLARED)
     for route, row in ROWS.items():
-        assert set(row) == set(SITUATIONS) - (set() if "{id}" in route else of_a_command), route
+        assert set(row) == set(SITUATIONS) - (
+            (set() if "{id}" in route else with_id)
+            | (set() if "{id}" in route and "/tokens/" not in route else of_a_command)
+        ), route
 
 
 def test_what_is_nowhere_is_described_too(scene: Scene) -> None:

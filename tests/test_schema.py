@@ -49,6 +49,10 @@ def _tables(url: str) -> list[tuple[object, ...]]:
             "select attrelid::regclass::text, attname, attstorage::text from pg_attribute"
             " where attrelid in ('commands'::regclass, 'output'::regclass) and attnum > 0"
         ).fetchall()
+        found += connection.execute(
+            "select tgrelid::regclass::text, pg_get_triggerdef(oid), pg_get_functiondef(tgfoid) from pg_trigger"
+            " where not tgisinternal"
+        ).fetchall()
         return sorted(found, key=repr)
 
 

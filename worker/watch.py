@@ -138,7 +138,9 @@ class Watch:
             return any(one.pgid == self._bash.pid for one in others)
         return self.waits_for_leftovers
 
-    def _begin_stop(self, number: int, grace_s: float, reason: str, requested_at_ns: "int | None") -> None:
+    def _begin_stop(
+        self, number: int, grace_s: float, reason: str, requested_at_ns: "int | None", by: "str | None" = None
+    ) -> None:
         """Signal the group and set the time for KILL. A second stop may only bring that time forward."""
         _hurry()
         now = time.monotonic()
@@ -153,6 +155,7 @@ class Watch:
             "reason": reason,
             "grace_s": grace_s,
             "requested_at_ns": requested_at_ns,
+            "by": by,
         }
         # Counted while they live: the bodies of many never come to us.
         others = self.tree.others()
@@ -273,7 +276,8 @@ class Watch:
         for one in self._control_pipe.messages():
             what = one.get("do", "stop")  # an earlier version tells of nothing else, and does not say so
             if what == "stop":
-                self._begin_stop(one["signal"], one["grace_s"], one["reason"], one["requested_at_ns"])
+                # An earlier version does not say who asks.
+                self._begin_stop(one["signal"], one["grace_s"], one["reason"], one["requested_at_ns"], one.get("by"))
             elif what == "signal":
                 self.tree.signal_group(one["signal"])
                 signalled = {"signal": one["signal"], "requested_at_ns": one["requested_at_ns"]}

@@ -25,9 +25,11 @@ RUNNING: dict[str, Any] = {
     "merge_stderr": False,
     "stdin_open": False,
     "rerun_of": None,
+    "requested_by": "ci",
     "created_at": "2026-01-31T12:00:00.123456Z",
     "started_at": "2026-01-31T12:00:00.125012Z",
     "stop_requested_at": None,
+    "stopped_by": None,
     "ended_at": None,
     "duration_s": None,
     "stdout_bytes": 0,
@@ -39,7 +41,7 @@ RUNNING: dict[str, Any] = {
     "evidence": None,
 }
 
-STOPPING = {**RUNNING, "stop_requested_at": "2026-01-31T12:00:03.000815Z"}
+STOPPING = {**RUNNING, "stop_requested_at": "2026-01-31T12:00:03.000815Z", "stopped_by": "ci"}
 
 ENDED = {
     **RUNNING,
