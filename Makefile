@@ -5,7 +5,7 @@ SHELL := /bin/bash
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ARGS ?=
 
-.PHONY: help setup run test check describe bench monkey clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
+.PHONY: help setup run test check describe picture bench monkey clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
 
 help:  ## say what there is
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -39,6 +39,9 @@ check: setup  ## format, lint, types, import contract
 
 describe: setup  ## write docs/api/ anew, from what the routes declare
 	@.venv/bin/python -m api.describe
+
+picture: setup  ## draw the command line's picture anew, from a real session
+	@.venv/bin/python -m docs.cli.picture
 
 bench: setup  ## measure everything and write docs/performance.md (ARGS="--only latency", ARGS=--quick)
 	@.venv/bin/python -m bench.all $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -49,14 +50,18 @@ def pending(conninfo: str) -> list[str]:
     return [path.stem for path in _migrations() if _version_of(path) > version]
 
 
-def apply(conninfo: str) -> list[str]:
+def apply(conninfo: str, *, begins: Callable[[list[str]], None] = lambda _names: None) -> list[str]:
     """Apply what is pending and return the names. Twice is safe, at the same time too.
+
+    ``begins`` is told the names before anything is changed: it may take long on a large table.
 
     An up-to-date schema is not touched: re-running even idempotent DDL would take locks on a live table.
     Raises ``SchemaTooNew``, or ``psycopg.Error`` with nothing changed.
     """
-    if not pending(conninfo):
+    names = pending(conninfo)
+    if not names:
         return []
+    begins(names)
     with psycopg.connect(conninfo, connect_timeout=5) as connection:
         connection.execute("select pg_advisory_xact_lock(%s)", [LOCK])
         version = _current(connection)

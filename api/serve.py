@@ -187,7 +187,7 @@ class Api:
                 await asyncio.sleep(TRY_AGAIN_S)
                 continue
             try:
-                await asyncio.to_thread(migrations.apply, self._config.database_url)
+                await asyncio.to_thread(migrations.apply, self._config.database_url, begins=_say_migrations)
                 if await self._store.own():
                     await self.tokens.load()
                     await then()
@@ -341,3 +341,7 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _say_migrations(names: list[str]) -> None:
+    log.info("bringing the database's schema up to date: %s", ", ".join(names))

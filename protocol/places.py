@@ -11,6 +11,7 @@ class Places:
         self.lock = os.path.join(state_dir, "lock")
         self.token = os.path.join(state_dir, "token")
         self.secrets_key = os.path.join(state_dir, "secrets_key")
+        self.url = os.path.join(state_dir, "url")  # where the service listens, for the command line
         self.node_id = os.path.join(state_dir, "node_id")
         self.not_accepted = os.path.join(state_dir, "not_accepted")
         self.reports = os.path.join(state_dir, "reports")

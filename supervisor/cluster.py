@@ -31,7 +31,8 @@ from supervisor.postmaster import SOCKETS, Server
 DATABASE = "bashd"
 SUPERUSER = "bashd"
 MAX_SOCKET_PATH_BYTES = 100  # sun_path has 108 (unix(7)), the name of the socket takes part of it
-SOCKET_NAME_BYTES = len("/.s.PGSQL.5432")
+SOCKET = ".s.PGSQL.5432"
+SOCKET_NAME_BYTES = len("/" + SOCKET)
 MIN_MAJOR = 14
 START_WITHIN_S = 60.0
 
@@ -278,6 +279,7 @@ def _end_with_us(with_signal: int) -> Callable[[], None]:
 def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> None:
     """Make the cluster under another name first: one that was interrupted is never taken for whole."""
     print(f"bashd: creating a PostgreSQL {binaries.major} database in {data} …", file=sys.stderr, flush=True)
+    began_at = time.monotonic()
     temporary = f"{data}.new"
     shutil.rmtree(temporary, ignore_errors=True)
     locale = ["--locale=C"]
@@ -294,6 +296,7 @@ def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> N
         raise ClusterError(f"initdb failed: {trouble}")
     os.sync()
     os.rename(temporary, data)
+    print(f"bashd: the database is created, in {time.monotonic() - began_at:.1f} s", file=sys.stderr, flush=True)
 
 
 def _socket_directory(base: str, owner: pwd.struct_passwd | None) -> str:

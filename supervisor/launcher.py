@@ -26,9 +26,10 @@ from protocol import linux, tls
 from protocol.config import Config
 from protocol.places import Places
 from protocol.sealed import key_of
-from supervisor import cluster, database, state
+from supervisor import cluster, database, psql, state
 from supervisor.doctor import examination
 from supervisor.settings import Settings, SettingsError, load
+from supervisor.words import OF_CLIENT
 
 EXIT_CANNOT_START = 2
 EXIT_PENDING = 1
@@ -42,7 +43,10 @@ class StartError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the program; returns the exit status, or never returns because it has become init."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.word != "psql":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     flags = {
         name: value for name, value in vars(arguments).items() if name in Settings.model_fields and value is not None
     }
@@ -55,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
             _end_on_signals()
             _forget_libpq_variables()
             return examination.report(settings, as_json=arguments.json)
+        if arguments.word == "psql":
+            _unblock_signals()
+            psql.become(Places(str(settings.state_dir)), rest)
         _serve(settings)
     except (SettingsError, state.StateError, cluster.ClusterError, database.DatabaseError, StartError) as error:
         print(f"bashd: {error}", file=sys.stderr)
@@ -77,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bashd {_version()}")
-    words = parser.add_subparsers(dest="word", required=True, metavar="serve | migrate | doctor")
+    words = parser.add_subparsers(dest="word", required=True, metavar="WORD")
     serve = words.add_parser("serve", help="run the service", allow_abbrev=False)
     migrate = words.add_parser("migrate", help="bring the database's schema up to date", allow_abbrev=False)
     migrate.add_argument("--check", action="store_true", help="change nothing; exit status 1 if something is pending")
@@ -85,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", help="say what works on this machine, what does not, and what to do about it", allow_abbrev=False
     )
     doctor.add_argument("--json", action="store_true", help="one array of findings")
+    psql_word = words.add_parser(
+        "psql", help="open the embedded database", epilog="All other arguments are psql's.", allow_abbrev=False
+    )
+    for name, text in OF_CLIENT.items():
+        words.add_parser(name, help=text)  # for the list: supervisor.entry has them before they come here
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "" if field.is_required() or field.default_factory or field.default is None else field.default
@@ -95,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
             parser_of_all.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"), **alone)
         if name in ("database_url", "state_dir", "pg_user"):
             migrate.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+        if name == "state_dir":
+            psql_word.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
     return parser
 
 
@@ -228,6 +242,16 @@ def _say_where(settings: Settings, places: Places, port: int) -> None:
             file=sys.stderr,
             flush=True,
         )
+    try:
+        state.leave_url(places, f"{scheme}://{_reached_at(settings.host)}:{port}")
+    except state.StateError as error:  # a full disk, say: the service does without
+        print(f"bashd: the command line will not find this service by itself: {error}", file=sys.stderr, flush=True)
+
+
+def _reached_at(host: str) -> str:
+    """The address by which this machine reaches what listens on ``host``."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (it is asked for, not bound)
+    return f"[{reached}]" if _is_ipv6(reached) else reached
 
 
 def _is_ipv6(host: str) -> bool:
@@ -255,6 +279,11 @@ def _forget_libpq_variables() -> None:
     """PGHOST, PGOPTIONS and so on are meant for other programs: init's children will not have them either."""
     for name in [name for name in os.environ if name.startswith("PG") and name != "PG_BINDIR"]:
         del os.environ[name]
+
+
+def _unblock_signals() -> None:
+    """For a program that takes our place, and ends as it likes."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 def _end_on_signals() -> None:

@@ -74,6 +74,7 @@ class Supervisor:
         self._poll = select.poll()
         self._pidfds: dict[int, int] = {}  # pidfd → id, of adopted workers
         self._shutdown_signals = 0
+        self._said_left: int | None = None  # how many commands the log last said to be left, while shutting down
         self._end_by: float | None = None  # while shutting down: when the commands must have ended
         self._closing_sent = False
         self.over = False
@@ -558,6 +559,7 @@ class Supervisor:
         if self._end_by is None:
             return
         now = self._clock()
+        self._say_how_many_are_left()
         if self._closing_sent:
             if self._api.pid is None:
                 self.over = True
@@ -572,6 +574,17 @@ class Supervisor:
             self._report(Closing(API_CLOSE_S / 2))
             self._closing_sent = True
             self._end_by = now + API_CLOSE_S / 2
+
+    def _say_how_many_are_left(self) -> None:
+        """A line at the beginning, one whenever half of them have ended, and one at the end; so never many."""
+        left = len(self._children) + len(self._fallen)
+        if self._said_left is None or left <= self._said_left // 2 < self._said_left:
+            if left or self._said_left:
+                what = (
+                    "leaving commands to the next start" if self._config.on_shutdown == "leave" else "ending commands"
+                )
+                self._log.info(what, left=left)
+            self._said_left = left
 
     def _stop_for_shutdown(self, child: Child) -> None:
         assert self._end_by is not None

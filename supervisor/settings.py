@@ -24,8 +24,8 @@ from protocol.sealed import key_of
 ENV_FILE = ".env"
 TOML_FILE = "bashd.toml"
 PREFIX = "BASHD_"
-# Read by others than the service: the tests' crash points.
-OTHER_VARIABLES = frozenset({"BASHD_FAULT"})
+# Read by others than the service: the tests' crash points, and the command line.
+OTHER_VARIABLES = frozenset({"BASHD_FAULT", "BASHD_URL"})
 
 
 class SettingsError(Exception):

@@ -155,12 +155,24 @@ def secrets_key(places: Places) -> bytes:
         raise StateError(f"{places.secrets_key}: {error.strerror}") from error
 
 
-def _write(path: str, text: str) -> None:
-    """Write a small private file, whole or not at all."""
+def leave_url(places: Places, url: str) -> None:
+    """Leave the address of the service for the command line, readable for all. Raises ``StateError``."""
+    try:
+        with open(places.url) as file:
+            if file.read().strip() == url:
+                return
+    except (OSError, UnicodeError):
+        pass  # it is written now
+    _write(places.url, url, mode=0o644)
+
+
+def _write(path: str, text: str, mode: int = 0o600) -> None:
+    """Write a small file, whole or not at all."""
     temporary = f"{path}.new"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(fd, "w") as file:
+            os.fchmod(fd, mode)  # whatever the umask is
             file.write(text + "\n")
             file.flush()
             os.fsync(fd)

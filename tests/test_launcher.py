@@ -217,6 +217,7 @@ def test_what_it_makes_is_private_and_what_it_found_is_not_changed(state_dir: Pa
 
     assert found.pop(state_dir.name) == mine
     assert found.pop("work") == 0o711
+    assert found.pop("url") == 0o644, "no secret: who has a token may look here for the address"
     assert {name: mode & 0o077 for name, mode in found.items()} == dict.fromkeys(found, 0)
 
     state_dir.chmod(0o755)

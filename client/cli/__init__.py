@@ -1,0 +1,1 @@
+"""The command line: every word that asks a service. Each word imports what it needs when it is its turn."""
