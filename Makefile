@@ -5,7 +5,7 @@ SHELL := /bin/bash
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ARGS ?=
 
-.PHONY: help setup run test check describe picture bench monkey clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
+.PHONY: help setup run test check describe picture pictures bench monkey clean local.run tests.run docker.run docker.run.db docker.run.migrate docker.down migrate.up
 
 help:  ## say what there is
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -36,6 +36,9 @@ check: setup  ## format, lint, types, import contract
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+pictures: setup  ## take the pictures in the README anew, from the real page
+	@BASHD_PICTURES=1 .venv/bin/pytest -q tests/test_page.py -k pictures
 
 describe: setup  ## write docs/api/ anew, from what the routes declare
 	@.venv/bin/python -m api.describe

@@ -10,16 +10,20 @@ from urllib.parse import urlsplit
 
 from sanic import Request
 
-from api import asker
+from api import asker, sessions
 from api.asker import ANYBODY, OPERATOR, Asker
 from api.command import now
 from api.problems import ForeignOrigin, MissingScope, Unauthorized, UnknownHost
 from api.proxies import Proxies
+from api.sessions import Sessions
 from api.slowdown import Slowdown
+from api.store_access import Token
 from api.tokens import Tokens, digest_of
 from protocol.config import Config
+from protocol.places import Places
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/docs/style.css", "/openapi.json", "/"})  # they hold no data
+OPEN_PREFIX = "/web/"  # the files of the page hold none either
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 MOST_HELD_BACK = 256  # refusals that wait to be answered; more are answered at once, and cost us nothing
 
@@ -34,6 +38,7 @@ class Access:
         self._own_scheme = "https" if config.tls_cert is not None else None
         self._slowdown = Slowdown(time.monotonic)
         self._held_back = 0
+        self._sessions = Sessions(Places(config.state_dir))
         self._any_host = "*" in config.allowed_hosts
         self._hosts = {name.lower() for name in config.allowed_hosts}
         if is_loopback(config.host):
@@ -49,7 +54,7 @@ class Access:
         request.ctx.asker = who
         asker.enter(who)
         self._check_host_and_origin(request)
-        if request.path in OPEN_PATHS:
+        if request.path in OPEN_PATHS or request.path.startswith(OPEN_PREFIX):
             return
         try:
             await self._identify(request, who)
@@ -84,6 +89,11 @@ class Access:
             return
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         secret = secret.strip()
+        if not scheme and await self._has_session(request, who):
+            return
+        if request.path == sessions.PATH and scheme.lower() == "code" and self._sessions.redeem(secret):
+            who.token, who.scope = OPERATOR, "admin"
+            return
         if scheme.lower() != "bearer" or not secret:
             raise _unauthorized("Send the header 'Authorization: Bearer TOKEN'; the start of Bashd says where one is.")
         # Digests are compared, which are all of one length, and in a time that does not depend on what they are.
@@ -93,11 +103,45 @@ class Access:
         token = await self._tokens.find(secret)
         if token is None:
             raise _unauthorized("This token is unknown: it is wrong, or was revoked or rotated.")
+        self._enter(token, request, who)
+
+    def _enter(self, token: Token, request: Request, who: Asker) -> None:
         who.token = token.name
         if token.expires_at is not None and token.expires_at <= now():
             raise _unauthorized(f"The token {token.name!r} has expired; rotate it, or make another one.")
         who.scope = token.scope
         self._tokens.serve(token, request)
+
+    async def _has_session(self, request: Request, who: Asker) -> bool:
+        """Find out who asks by the cookie of a session; false when there is none, or none that is good any more."""
+        assert self._operator is not None
+        cookie = self._sessions.sent_with(request)
+        if cookie is None:
+            return False
+        if cookie.token == OPERATOR:
+            if not cookie.proves(self._operator):
+                return False
+            who.token, who.scope = OPERATOR, "admin"
+            return True
+        token = await self._tokens.named(cookie.token)
+        if token is None or not cookie.proves(token.digest):
+            return False
+        self._enter(token, request, who)
+        return True
+
+    async def begin_session(self, request: Request) -> str | None:
+        """A value for Set-Cookie for who was let in; None where no token is needed."""
+        who: Asker = request.ctx.asker
+        if self._operator is None or who.token is None:
+            return None
+        if who.token == OPERATOR:
+            return self._sessions.begin(request, OPERATOR, self._operator)
+        token = await self._tokens.named(who.token)
+        return self._sessions.begin(request, token.name, token.digest) if token is not None else None
+
+    def end_session(self, request: Request) -> str:
+        """A value for Set-Cookie that takes the browser's cookie away."""
+        return self._sessions.end(request)
 
     async def _hold_back(self, address: str) -> None:
         """Let who was wrong too often wait for his answer."""

@@ -24,9 +24,10 @@ from api.operation import Operation
 from api.processes import Processes
 from api.routes import audit as audit_routes
 from api.routes import commands as command_routes
-from api.routes import docs, figures, health, seed
+from api.routes import docs, figures, health, page, seed
 from api.routes import events as event_routes
 from api.routes import output as output_routes
+from api.routes import sessions as session_routes
 from api.routes import steering as steering_routes
 from api.routes import tokens as token_routes
 from api.steering import Steering
@@ -47,6 +48,7 @@ OPERATIONS = (
     *figures.OPERATIONS,
     *token_routes.OPERATIONS,
     *audit_routes.OPERATIONS,
+    *session_routes.OPERATIONS,
     *health.OPERATIONS,
     *docs.OPERATIONS,
     *seed.OPERATIONS,
@@ -94,6 +96,8 @@ def build(config: Config, parts: Parts) -> Application:
     @app.signal("http.routing.after")
     async def check_scope(request: Request, **_: object) -> None:
         operation, who = _operation_of(request), request.ctx.asker
+        if operation is None:
+            return  # a file of the page, which is open
         who.action, who.changes = operation.id, operation.changes
         # Ids of what only an admin may touch are not those of commands.
         text = "" if operation.scope == "admin" else request.match_info.get("command_id", "")
@@ -115,6 +119,8 @@ def build(config: Config, parts: Parts) -> Application:
     app.blueprint(figures.blueprint(parts.commands, parts.scrape))
     app.blueprint(token_routes.blueprint(parts.tokens))
     app.blueprint(audit_routes.blueprint(parts.audit))
+    app.blueprint(session_routes.blueprint(access))
+    app.blueprint(page.blueprint())
     app.blueprint(health.blueprint(parts.commands, config))
     app.blueprint(docs.blueprint(lambda: openapi.document(OPERATIONS)))
     app.blueprint(seed.blueprint(parts.commands, config))
@@ -122,10 +128,14 @@ def build(config: Config, parts: Parts) -> Application:
     return app
 
 
-def _operation_of(request: Request) -> Operation:
-    """What the route of a request is declared as; its name is made of those of application, blueprint, operation."""
+def _operation_of(request: Request) -> Operation | None:
+    """What the route of a request is declared as; its name is made of those of application, blueprint, operation.
+
+    None: the files of the page are the only ones that are not.
+    """
     assert request.route is not None
-    return BY_ID[request.route.name.rpartition(".")[2]]
+    _, blueprint, name = request.route.name.rsplit(".", 2)
+    return None if blueprint == page.NAME else BY_ID[name]
 
 
 async def answer_problem(request: Request, error: Exception) -> HTTPResponse:
@@ -150,7 +160,7 @@ def _allowed(request: Request) -> str:
             one in ("{id}", other) for one, other in zip(declared, parts, strict=True)
         )
 
-    return ", ".join(sorted({one.method for one in OPERATIONS if fits(one.path)}))
+    return ", ".join(sorted({one.method for one in OPERATIONS if fits(one.path)})) or "GET"  # the page's files
 
 
 def _translated(request: Request, error: Exception) -> problems.Problem:

@@ -53,15 +53,29 @@ class Tokens:
     async def find(self, secret: str) -> Token | None:
         """The token with this secret, be it expired; None: there is none. Raises ``Unavailable`` if nobody can know."""
         digest = digest_of(secret)
-        if digest not in self._by_digest and not self._complete.is_set():
-            try:
-                async with asyncio.timeout(KNOWN_WITHIN_S):
-                    await self._complete.wait()
-            except TimeoutError as error:
-                detail = "Whether this token is a good one cannot be looked up: PostgreSQL is away."
-                raise Unavailable(detail, headers={"Retry-After": "2"}) from error
+        if digest not in self._by_digest:
+            await self._know_all()
         token = self._by_digest.get(digest)
         return token if token is not None and hmac.compare_digest(token.digest, digest) else None
+
+    async def named(self, name: str) -> Token | None:
+        """The token with this name; otherwise as ``find``."""
+        for complete in (False, True):
+            for token in self._by_digest.values():
+                if token.name == name:
+                    return token
+            if not complete:
+                await self._know_all()
+        return None
+
+    async def _know_all(self) -> None:
+        """Returns when what we know is all there is; raises ``Unavailable`` when that cannot be."""
+        try:
+            async with asyncio.timeout(KNOWN_WITHIN_S):
+                await self._complete.wait()
+        except TimeoutError as error:
+            detail = "Whether this token is a good one cannot be looked up: PostgreSQL is away."
+            raise Unavailable(detail, headers={"Retry-After": "2"}) from error
 
     def serve(self, token: Token, request: Request) -> None:
         """Note that a request with this token is let in: should the token end first, so does the answer."""

@@ -2,6 +2,8 @@
 
 import os
 
+CODE_LASTS_S = 600  # how long the link that a start prints can be used
+
 
 class Places:
     """The paths below one state directory. Knows names only: nothing is opened or created here."""
@@ -12,6 +14,7 @@ class Places:
         self.token = os.path.join(state_dir, "token")
         self.secrets_key = os.path.join(state_dir, "secrets_key")
         self.url = os.path.join(state_dir, "url")  # where the service listens, for the command line
+        self.login_code = os.path.join(state_dir, "login_code")  # its SHA-256, until it is used
         self.node_id = os.path.join(state_dir, "node_id")
         self.not_accepted = os.path.join(state_dir, "not_accepted")
         self.reports = os.path.join(state_dir, "reports")

@@ -242,6 +242,11 @@ def _say_where(settings: Settings, places: Places, port: int) -> None:
             file=sys.stderr,
             flush=True,
         )
+    state.forget_login_code(places)
+    if settings.auth != "none" and sys.stderr.isatty():
+        # Only for eyes: what goes to a log is read by more people, and for longer than a code is meant to last.
+        code = state.login_code(places)
+        print(f"bashd: look at {scheme}://{host}:{port}/#code={code} (once, within 10 minutes)", file=sys.stderr)
     try:
         state.leave_url(places, f"{scheme}://{_reached_at(settings.host)}:{port}")
     except state.StateError as error:  # a full disk, say: the service does without

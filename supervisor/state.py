@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
+import hashlib
 import os
 import secrets
 import stat
@@ -164,6 +166,19 @@ def leave_url(places: Places, url: str) -> None:
     except (OSError, UnicodeError):
         pass  # it is written now
     _write(places.url, url, mode=0o644)
+
+
+def login_code(places: Places) -> str:
+    """A new code that stands for the token once; the state directory knows it by its SHA-256 alone."""
+    code = secrets.token_urlsafe(24)
+    _write(places.login_code, hashlib.sha256(code.encode()).hexdigest())
+    return code
+
+
+def forget_login_code(places: Places) -> None:
+    """The code of an earlier start is worth nothing any more."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(places.login_code)
 
 
 def _write(path: str, text: str, mode: int = 0o600) -> None:

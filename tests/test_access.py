@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import socket
 import stat
+import time
 
 import httpx
 import pytest
@@ -156,3 +160,115 @@ def test_names_can_be_allowed(own_service: StartService) -> None:
 def test_the_log_names_no_secret(service: Service) -> None:
     """What was sent as a token is in no line."""
     assert TOKEN not in service.log
+
+
+# Sessions of browsers
+
+
+def _cookie(service: Service, **headers: str) -> str:
+    answer = httpx.post(
+        f"{service.url}/v1/session", headers={"Authorization": f"Bearer {TOKEN}", **headers}, trust_env=False
+    )
+    assert answer.status_code == 204
+    return answer.headers["set-cookie"]
+
+
+def test_a_cookie_stands_for_the_token(service: Service) -> None:
+    """It is kept from scripts and from other sites, opens what the token opens, and a changed one opens nothing."""
+    cookie = _cookie(service)
+    value = cookie.partition(";")[0]
+
+    def status(sent: str) -> int:
+        return httpx.get(f"{service.url}/v1/commands", headers={"Cookie": sent}, trust_env=False).status_code
+
+    name, _, rest = value.partition("=")
+    token, expires, signature = rest.split(".")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert TOKEN not in cookie
+    assert status(value) == 200
+    assert status(f"{name}={token}.{int(expires) + 1}.{signature}") == 401
+    assert status(f"{name}=other.{expires}.{signature}") == 401
+    assert status(f"{name}={token}.{expires}.") == 401
+    assert status(f"{name}=") == 401
+
+
+def test_where_the_page_came_by_tls_the_cookie_stays_there(service: Service) -> None:
+    """Behind a proxy the page's own address says so."""
+    assert "Secure" in _cookie(service, Origin=service.url.replace("http:", "https:"))
+
+
+def test_a_cookie_alone_changes_nothing(service: Service) -> None:
+    """403 for what a form of another site could send; with the page's header it is done."""
+    cookie = _cookie(service).partition(";")[0]
+    before = service.newest_id()
+
+    def create(**headers: str) -> int:
+        return httpx.post(
+            f"{service.url}/v1/commands",
+            json={"script": "true"},
+            headers={"Cookie": cookie, **headers},
+            trust_env=False,
+        ).status_code
+
+    assert create() == 403
+    assert service.newest_id() == before
+    assert create(**{"X-Bashd-Page": "1"}) == 201
+    assert create(**{"X-Bashd-Page": "1", "Origin": "http://evil.example"}) == 403
+
+
+def test_a_cookie_outlives_a_restart_and_ends_with_its_token(own_service: StartService) -> None:
+    """Nothing of it is kept; another token ends it."""
+    first = own_service().start()
+    value = _cookie(first).partition(";")[0].partition("=")[2]
+    first.terminate()
+
+    def status(service: Service) -> int:
+        port = service.url.rpartition(":")[2]
+        headers = {"Cookie": f"bashd_{port}={value}"}
+        return httpx.get(f"{service.url}/v1/commands", headers=headers, trust_env=False).status_code
+
+    again = own_service().start()
+    assert status(again) == 200
+    again.terminate()
+    assert status(own_service(token="another-token-of-the-tests").start()) == 401
+
+
+def test_a_code_opens_a_session_once_and_nothing_else(service: Service) -> None:
+    """Not another route, not when it is wrong, too old or used."""
+    kept = service.state_dir / "login_code"
+
+    def status(code: str, path: str = "/v1/session") -> int:
+        headers = {"Authorization": f"Code {code}"}
+        return httpx.post(f"{service.url}{path}", headers=headers, trust_env=False).status_code
+
+    assert status("young") == 401
+    kept.write_text(hashlib.sha256(b"young").hexdigest() + "\n")
+    assert status("wrong") == 401
+    assert status("young", "/v1/commands") == 401
+    os.utime(kept, (time.time() - 3600,) * 2)
+    assert status("young") == 401
+    os.utime(kept)
+    assert status("young") == 204
+    assert status("young") == 401
+
+
+def test_the_page_is_open_and_strict(service: Service) -> None:
+    """Its files need no token, say their type and revision, and may load nothing from elsewhere."""
+    with httpx.Client(base_url=service.url, trust_env=False) as stranger:
+        index = stranger.get("/")
+        scripts = re.findall(r'(?:src|href)="(/web/[^"]+)"', index.text)
+        files = [stranger.get(path) for path in scripts]
+        again = stranger.get("/", headers={"If-None-Match": index.headers["etag"]})
+        foreign = stranger.get(f"{scripts[0].rpartition('/')[0]}/../../access.py")
+        old = stranger.get("/web/0123456789abcdef/app.js")
+
+    assert "default-src 'none'" in index.headers["content-security-policy"]
+    assert "unsafe" not in index.headers["content-security-policy"]
+    assert index.headers["cache-control"] == "no-cache"
+    assert [one.status_code for one in files] == [200] * 3
+    assert all("immutable" in one.headers["cache-control"] for one in files)
+    assert all(one.headers["x-content-type-options"] == "nosniff" for one in (index, *files))
+    assert (again.status_code, again.content) == (304, b"")
+    assert foreign.status_code in (401, 404)
+    assert old.status_code == 404

@@ -101,7 +101,7 @@ def test_a_running_service_is_found(own_service: StartService, state_dir: Path) 
         ({"PG_BINDIR": "/nowhere"}, "embedded PostgreSQL", "PG_BINDIR=/nowhere holds no initdb"),
         ({"BASHD_DATABASE_URL": "no url"}, "database", "malformed"),
         ({"BASHD_MIN_FREE_BYTES": str(2**60)}, "disk", "no new command would be accepted"),
-        ({"BASHD_HOST": "192.0.2.1"}, "address", "Cannot assign requested address"),
+        ({"BASHD_HOST": "192.0.2.1", "BASHD_PLAIN_HTTP": "true"}, "address", "Cannot assign requested address"),
     ],
     ids=["no binaries", "malformed URL", "no room", "not our address"],
 )

@@ -48,17 +48,19 @@ def application() -> Iterator[app.Application]:
     """The routes as they are served; nothing behind them is asked."""
     values: dict[str, Any] = dict.fromkeys(Config.__annotations__)
     values |= {"host": "127.0.0.1", "allowed_hosts": [], "behind_proxy": [], "max_body_bytes": 1000, "secrets_key": ""}
+    values |= {"state_dir": "/nonexistent"}
     nothing: Any = dict.fromkeys(field.name for field in fields(app.Parts))
     yield app.build(Config(**values), app.Parts(**nothing))
     Sanic.unregister_app(Sanic.get_app("bashd"))
 
 
 def _served(application: app.Application) -> set[tuple[str, str]]:
-    """Method and path of every route, as the description writes them."""
+    """Method and path of every route, as the description writes them; the files of the page are no part of the API."""
     return {
         (method.lower(), "/" + re.sub(r"<command_id:str>", "{id}", route.path).strip("/"))
         for route in application.router.routes
         for method in route.methods
+        if route.path and not route.path.startswith("web/")
     }
 
 

@@ -43,6 +43,8 @@ DELETE /v1/tokens/{id}                   200        -        -      400      404
 POST   /v1/tokens/{id}/rotate            200        -        -      400      404      401      401      413      415      400      405      503
 GET    /v1/audit                         200        -        -        -        -      401      401      413      200      400      405      503
 GET    /metrics                          200        -        -        -        -      401      401      413      200      400      405      200
+POST   /v1/session               204      -      -         -         -         401       401         413        204        400      405       204
+DELETE /v1/session               204      -      -         -         -         401       401         413        204        400      405       204
 GET    /healthz                    200      -      -         -         -         200       200         413        200        400      405       200
 GET    /readyz                     200      -      -         -         -         200       200         413        200        400      405       503
 GET    /openapi.json               200      -      -         -         -         200       200         413        200        400      405       200
@@ -153,6 +155,7 @@ def _ask(
         value = next(iter(operation.body.examples.values()))
         sent = {"json": value} if operation.body.model else {"content": value}
     path = operation.path.replace("{id}", str(command_id))
+    service.http.cookies.clear()  # one request begins a session, which the others are not to have
     return service.http.stream(method or operation.method, path + query, **{**sent, **options})
 
 
