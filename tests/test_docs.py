@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.status import REASONS
 from tests.processes import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
@@ -32,3 +33,13 @@ def test_no_link_leads_nowhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_manual_explains_every_reason() -> None:
+    """Each that a command may end with, once, in the order of the list; and none that does not exist."""
+    manual = (REPOSITORY / "docs" / "operations.md").read_text()
+    section = manual.split("\n## Reasons\n")[1].split("\n## ")[0]
+
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
+
+    assert [reason for reason, _, _ in rows] == list(REASONS)
