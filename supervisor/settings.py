@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from protocol.sealed import key_of
+from supervisor import secret_files
 
 ENV_FILE = ".env"
 TOML_FILE = "bashd.toml"
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="a PostgreSQL of your own (postgresql://…); without it Bashd runs one itself"
     )
+    database_url_file: Path | None = Field(None, description="a file that holds the database_url and nothing else")
     auth: Literal["token", "none"] = Field("token", description="none: no token needed; on loopback only")
     token: SecretStr | None = Field(None, description="the bearer token; without it one is generated and kept")
     secrets_key: SecretStr | None = Field(
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
         [], description="addresses or networks of your TLS proxies, whose X-Forwarded-For and -Proto are believed"
     )
     plain_http: bool = Field(False, description="speak HTTP, unencrypted, on an address that other machines reach")
+    token_file: Path | None = Field(None, description="a file that holds the token and nothing else")
     allowed_hosts: Annotated[list[str], BeforeValidator(_words)] = Field(
         [], description="host names that are answered beside the bound address, with commas between; * for all"
     )
@@ -124,6 +127,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the signature is pydantic's)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return secret_files.read_into(given)
 
     @field_validator("state_dir", "bash", "tls_cert", "tls_key", mode="before")
     @classmethod

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import signal
-import subprocess
 import termios
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartService
+from tests.first_process import ENTRYPOINT, NAMESPACE, FirstProcess, blocks_term, is_permitted
 from tests.processes import BASHD, Command, Service, children, eventually, is_alive, marked, processes, sockets_below
 
 LAST_WORDS = "trap 'echo last words; exit 5' TERM; echo ready; sleep MARK & wait"
@@ -205,32 +205,10 @@ def test_a_signal_in_the_first_moment_is_not_lost(own_service: StartService, del
     assert service.start().done("echo hi").status == "succeeded"
 
 
-def _pid_namespaces_are_permitted() -> bool:
-    try:
-        return (
-            subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode == 0
-        )
-    except FileNotFoundError:
-        return False
-
-
-class _FirstProcess(Service):
-    """Bashd as PID 1 of a namespace of its own; ``init`` is unshare(1), whose only child it is."""
-
-    def bashd_pid(self) -> int:
-        assert self.init is not None
-        unshare = self.init.pid
-        return eventually(lambda: children(unshare))[0]
-
-    def tell(self, number: int = signal.SIGTERM) -> None:
-        os.kill(self.bashd_pid(), number)
-
-
-@pytest.mark.skipif(not _pid_namespaces_are_permitted(), reason="unshare --pid is not permitted here")
+@pytest.mark.skipif(not is_permitted(), reason="unshare --pid is not permitted here")
 def test_as_the_first_process_of_a_container_it_does_the_same(place: Path, mark: str) -> None:
     """As PID 1: signals are heard, orphans are reaped, commands have their last words, exit 0."""
-    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", BASHD]
-    with _FirstProcess(place / "first", command=unshare) as service:
+    with FirstProcess(place / "first", command=[*NAMESPACE, BASHD]) as service:
         service.start()
         commands = _running(service, mark, 20)
         own_pid = service.done("echo $$ $PPID; (setsid true &); (true &); head -c 11 /proc/1/cmdline")
@@ -252,16 +230,15 @@ def _all_states() -> list[tuple[int, str]]:
     return [(one.ppid, one.state) for one in processes()]
 
 
-@pytest.mark.skipif(not _pid_namespaces_are_permitted(), reason="unshare --pid is not permitted here")
-@pytest.mark.parametrize("delay_s", [0.05, 0.3, 0.6])
+@pytest.mark.skipif(not is_permitted(), reason="unshare --pid is not permitted here")
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.08, 0.1, 0.3, 0.6])
 def test_as_the_first_process_no_signal_is_lost_once_it_is_blocked(place: Path, delay_s: float) -> None:
     """With TERM blocked before Python is there, as a container's entry point does it, not even the first is lost."""
-    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    command += ["env", "--block-signal=TERM,INT,HUP", BASHD]
     options: dict[str, Any] = {}
-    with _FirstProcess(place / f"early-{delay_s}", command=command) as service:
+    with FirstProcess(place / f"early-{delay_s}", command=ENTRYPOINT) as service:
         service.init = service.launch(**options)
         first = service.bashd_pid()
+        eventually(lambda: blocks_term(first))
         time.sleep(delay_s)  # the moment to be tried, not a wait
 
         os.kill(first, signal.SIGTERM)
