@@ -21,6 +21,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Token(Row):
+    """A token that may ask; ``secret`` only where it was made or rotated just now."""
+
+    id: int
+    name: str
+    scope: str
+    created_at: str
+    created_by: str | None
+    rotated_at: str | None
+    expires_at: str | None  # None: never
+    revoked_at: str | None
+    secret: str | None
+
+
+@dataclass(frozen=True)
 class Command(Row):
     """A command as it was at one moment; in one that is ``final`` nothing changes any more."""
 

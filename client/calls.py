@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import httpx
 
 from client import errors
-from client.answers import Command, End, Event, Page, Tree, event
+from client.answers import Command, End, Event, Page, Token, Tree, event
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -161,6 +161,23 @@ def processes(command_id: int) -> Call[Tree]:
 
 def all_processes() -> Call[list[Tree]]:
     return Call("GET", "/v1/processes", lambda row: [Tree.of(one) for one in row["items"]])
+
+
+def tokens() -> Call[list[Token]]:
+    return Call("GET", "/v1/tokens", lambda row: [Token.of(one) for one in row["items"]])
+
+
+def create_token(name: str, scope: str, expires_in_s: float | None) -> Call[Token]:
+    body = {"name": name, "scope": scope, "expires_in_s": expires_in_s}
+    return Call("POST", "/v1/tokens", Token.of, body=body, repeatable=False)
+
+
+def rotate_token(token_id: int) -> Call[Token]:
+    return Call("POST", f"/v1/tokens/{token_id}/rotate", Token.of, repeatable=False)
+
+
+def revoke_token(token_id: int) -> Call[Token]:
+    return Call("DELETE", f"/v1/tokens/{token_id}", Token.of)
 
 
 def page(filters: Params, cursor: str | None) -> Call[Page]:

@@ -17,6 +17,7 @@ class Fields(TypedDict, total=False):
 
     args: list[str]
     env: dict[str, str]
+    secrets: dict[str, str]
     cwd: str | None
     stdin: str | None
     stdin_open: bool
@@ -28,6 +29,7 @@ class Fields(TypedDict, total=False):
     merge_stderr: bool
     run_as: str | None
     output_limit_bytes: int
+    on_output_limit: Literal["truncate", "fail"]
 
 
 class Filters(TypedDict, total=False):

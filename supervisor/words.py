@@ -10,6 +10,6 @@ OF_CLIENT = {
     "rerun": "run the same again, as run does",
     "wait": "wait until a command has ended, and exit as it did",
     "top": "watch the processes of all commands",
-    "token": "print the token of the service on this machine",
+    "token": "print this machine's token; make, list and end others",
     "completion": "print what makes a shell complete these words",
 }

@@ -38,6 +38,32 @@ def test_ps_lists_those_that_run_and_all_of_them_when_asked(service: Service, ma
     bashd(service, "stop", str(running.id))
 
 
+def test_tokens_are_made_listed_rotated_and_revoked(own_service: StartService) -> None:
+    """By their names; a secret is printed once, and is nothing after the next."""
+    service = own_service().start()
+    made = bashd(service, "token", "create", "ci", "--scope", "read", "--expires-in", "3600").stdout.decode().strip()
+
+    def may_look(secret: str) -> bool:
+        answer = service.http.get("/v1/commands", headers={"Authorization": f"Bearer {secret}"})
+        return answer.status_code == 200
+
+    assert may_look(made)
+    lines = bashd(service, "token", "list").stdout.decode().splitlines()
+    assert re.fullmatch(r"ci +read +20\S+Z +operator +20\S+Z", lines[1])
+    assert made not in "".join(lines)
+    rotated = bashd(service, "token", "rotate", "ci").stdout.decode().strip()
+    assert (may_look(made), may_look(rotated)) == (False, True)
+    assert bashd(service, "token", "revoke", "ci").stdout == b""
+    assert not may_look(rotated)
+    (listed,) = json.loads(bashd(service, "token", "list", "--json").stdout)
+    assert listed["revoked_at"] is not None
+    missing = bashd(service, "token", "revoke", "nobody")
+    assert (missing.returncode, missing.stderr) == (123, b"bashd: There is no token 'nobody'.\n")
+    twice = bashd(service, "token", "create", "ci")
+    assert twice.returncode == 123
+    assert b"names are not used again" in twice.stderr
+
+
 def test_ps_without_commands_is_an_empty_array(service: Service) -> None:
     """And not nothing."""
     assert bashd(service, "ps", "--json", "--name", "nobody has this").stdout == b"[]\n"

@@ -70,10 +70,9 @@ def _say(error: object, status: int) -> int:
 def _carry_out(arguments: argparse.Namespace) -> int:
     match arguments.word:
         case "token":
-            from client import place
+            from client.cli import token
 
-            print(place.local_token())
-            return 0
+            return token.token(arguments)
         case "completion":
             from client.cli import completion
 

@@ -202,6 +202,8 @@ def _script(arguments: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _fields(arguments: argparse.Namespace, args: list[str]) -> Fields:
     fields: Fields = {"args": args, "env": dict(map(_variable, arguments.env))}
+    if arguments.secret:
+        fields["secrets"] = dict(map(_secret, arguments.secret))
     if arguments.label:
         fields["labels"] = dict(map(_label, arguments.label))
     if arguments.timeout is not ...:  # None: without end
@@ -228,6 +230,13 @@ def _variable(text: str) -> tuple[str, str]:
     if not equals and name not in os.environ:
         raise UsageError(f"run: --env {name}: we have no such variable; NAME=VALUE sets one")
     return name, value if equals else os.environ[name]
+
+
+def _secret(name: str) -> tuple[str, str]:
+    # Its value is no argument: everybody on this machine reads those of a process.
+    if name not in os.environ:
+        raise UsageError(f"run: --secret {name}: we have no such variable; its value is taken from ours")
+    return name, os.environ[name]
 
 
 def _label(text: str) -> tuple[str, str]:

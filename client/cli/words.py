@@ -60,11 +60,29 @@ def parser() -> Parser:
     wait.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up then, with exit status 124")
     top_word = word("top", "watch the processes of all commands", json="print them once, as JSON")
     top_word.add_argument("--once", action="store_true", help="print them once")
-    # Its own words, should there be any, become subparsers that are not required.
-    word("token", "print the token of the service on this machine", json=None)
+    _token(word("token", "print this machine's token; make, list and end others", json=None))
     completion = word("completion", "print what makes a shell complete these words", json=None)
     completion.add_argument("shell", choices=SHELLS)
     return top
+
+
+def _token(token: argparse.ArgumentParser) -> None:
+    words = token.add_subparsers(dest="of_token", metavar="create | list | rotate | revoke")
+
+    def word(name: str, help_: str) -> argparse.ArgumentParser:
+        one = words.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".", allow_abbrev=False)
+        one.add_argument("--json", action="store_true", help="print JSON")
+        return one
+
+    create = word("create", "make a token and print its secret, which nobody can find out again")
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--scope", choices=("read", "run", "admin"), default="run", help="what it may do (run)")
+    create.add_argument("--expires-in", type=seconds, metavar="SECONDS", help="until then; without it for ever")
+    word("list", "list all tokens, without their secrets")
+    word("rotate", "give a token another secret and print it; the old one is nothing any more").add_argument(
+        "name", metavar="NAME"
+    )
+    word("revoke", "end a token for ever").add_argument("name", metavar="NAME")
 
 
 def _run(run: argparse.ArgumentParser) -> None:
@@ -76,6 +94,9 @@ def _run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--grace", type=seconds, metavar="SECONDS", help="between TERM and KILL")
     run.add_argument("-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="a variable, or ours")
+    run.add_argument(
+        "--secret", action="append", default=[], metavar="NAME", help="a variable of ours that is not recorded"
+    )
     run.add_argument("--cwd", metavar="DIRECTORY", help="where it runs; else in a directory of its own")
     run.add_argument("--name", help="to find it again")
     run.add_argument("--label", action="append", default=[], metavar="NAME:VALUE", help="to find it again")
