@@ -258,6 +258,15 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
+def wchan(pid: int) -> str:
+    """Where in the kernel the process sleeps, as far as the kernel tells (proc_pid_wchan(5))."""
+    try:
+        with open(f"/proc/{pid}/wchan") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 _IOPRIO_GET = {"x86_64": 252, "aarch64": 31, "riscv64": 31}.get(os.uname().machine)  # asm/unistd.h
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from protocol import journal, linux, story, tail
 from protocol.places import Places, command_ids, tail_paths
 from supervisor.child import PendingStop
-from worker.tree import kill_proven
+from worker.tree import kill_proven, unkillable
 
 ROUND_PAUSE_S = (0.002, 1.0)  # between two rounds of killing: doubled up to the last
 
@@ -37,6 +37,7 @@ class Fallen:
     next_round: float = 0.0
     pause_s: float = ROUND_PAUSE_S[0]
     said_unrecorded: bool = False
+    said_stuck: frozenset[int] = frozenset()  # pids of which the journal says that they cannot be killed
 
     @property
     def group(self) -> int | None:
@@ -68,8 +69,8 @@ def _has_live_worker(one: linux.Process) -> bool:
     return False
 
 
-def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_known: set[int]) -> bool:
-    """Send KILL to everything the fallen left; false when nobody is left.
+def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_known: set[int]) -> list[linux.Process]:
+    """Send KILL to everything the fallen left, and return it; nothing when nobody is left.
 
     ``known`` are our own children that are no orphans, ``init_known`` those of init.
     """
@@ -85,7 +86,33 @@ def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_kno
         kill_proven(one, {one.ppid})
     for one in orphans + elsewhere:
         _count(one, fallen)
-    return bool(orphans or elsewhere)
+    return orphans + elsewhere
+
+
+def of_whom(one: linux.Process, fallen: list[Fallen]) -> list[Fallen]:
+    """Whose a process is that was left: of whom its group or its mark tells, else it may be anybody's."""
+    found = [each for each in fallen if one.pgid == each.group]
+    found = found or [each for each in fallen if linux.has_mark(one.pid, b"BASHD_COMMAND_ID=%d" % each.id)]
+    return found or fallen
+
+
+def say_unkillable(path: str, stuck: list[linux.Process], at_ns: int) -> None:
+    """Write down, as the dead worker's heir, who cannot be killed. On a full disk it is not said."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not journal.lock(fd) or not journal.is_at(path, fd):
+            return
+        now, position = story.read(path)
+        if now.ended is None:
+            facts = unkillable([one.pid for one in stuck])
+            journal.Writer(fd, position).append_facts(journal.UNKILLABLE, max(at_ns, now.last_time_ns), facts)
+    except OSError:
+        pass  # the disk is full; the end is still to come, and has its reserve
+    finally:
+        os.close(fd)
 
 
 def _elsewhere(fallen: list[Fallen], searched: set[int]) -> list[linux.Process]:

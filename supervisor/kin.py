@@ -120,15 +120,15 @@ class Kin:
             self._removing.discard(pid)
             ended.append((pid, status))
 
-    def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> bool:
-        """Send KILL to everything that dead workers left; false when nobody is left."""
+    def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> list[linux.Process]:
+        """Send KILL to everything that dead workers left, and return who is left, nothing when nobody is."""
         known = self._own_pids | self._removing | ({api_pid} if api_pid is not None else set())
         beginners = self._beginners_at_init()
         # In this order: one that has taken its lock meanwhile is found with it.
         init_known = self._known_of_init()
         spared = beginners - init_known
         found = fallen.kill_round(dead, known=known, init_pid=self._init_pid, init_known=init_known | spared)
-        return found or bool(spared)
+        return found + [one for one in map(linux.process, spared) if one is not None]
 
     def _beginners_at_init(self) -> set[int]:
         """The children of init that may be workers of a dead forker, about to take their command's lock.

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from protocol import control, journal, linux, story
 from protocol.config import Config, boot_id
 from protocol.fault import Fault
+from protocol.linux import Process
 from protocol.messages import (
     MAX_CHANGED_IDS,
     Accepted,
@@ -36,11 +37,12 @@ from protocol.messages import (
 from protocol.places import Places, command_ids
 from supervisor.api_process import ApiProcess
 from supervisor.child import SILENT_AFTER_S, Child, PendingStop
-from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude
+from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude, of_whom, say_unkillable
 from supervisor.forker import Forker
 from supervisor.kin import Kin
 from supervisor.log import Log
 from worker.run import EXIT_NO_DISK, EXIT_NOT_TAKEN
+from worker.tree import UNKILLABLE_AFTER_S
 
 MAX_TRIES = 5  # forks for a command that nobody took
 TRY_AGAIN_S = 0.2
@@ -67,6 +69,7 @@ class Supervisor:
         self._log = Log("supervisor", config.log_format)
         self._children: dict[int, Child] = {}
         self._fallen: dict[int, Fallen] = {}
+        self._left_since: dict[tuple[int, int], float] = {}  # (pid, start time) of who was left → the first round
         self._to_fork: deque[int] = deque()  # the forker is behind
         self._to_examine: dict[int, float] = {}  # id → when to look at its journal (again)
         self._early_stops: dict[int, list[PendingStop]] = {}  # of commands that nobody has ordered us to run yet
@@ -519,14 +522,29 @@ class Supervisor:
             return
         fallen = list(self._fallen.values())
         self._reap()
-        if self._kin.kill_orphans(fallen, api_pid=self._api.pid):
-            for one in fallen:
-                one.next_round = now + one.pause_s
-                one.pause_s = min(one.pause_s * 2, ROUND_PAUSE_S[1])
+        left = {(one.pid, one.start_time): one for one in self._kin.kill_orphans(fallen, api_pid=self._api.pid)}
+        self._left_since = {who: self._left_since.get(who, now) for who in left}
+        stuck = [one for who, one in left.items() if now >= self._left_since[who] + UNKILLABLE_AFTER_S]
+        for one in fallen:
+            one.next_round = now + one.pause_s
+            one.pause_s = min(one.pause_s * 2, ROUND_PAUSE_S[1])
+        if len(stuck) < len(left):
             return
         self._reap()  # bash's own status may have come just now
         for one in fallen:
-            self._conclude(one)
+            # In uninterruptible sleep a process takes no signal: its command waits for it, the others do not.
+            if its_own := [process for process in stuck if one in of_whom(process, fallen)]:
+                self._say_unkillable(one, its_own)
+            else:
+                self._conclude(one)
+
+    def _say_unkillable(self, one: Fallen, stuck: list[Process]) -> None:
+        pids = frozenset(process.pid for process in stuck)
+        if pids != one.said_stuck:
+            one.said_stuck = pids
+            say_unkillable(self._places.journal(one.id), stuck, time.time_ns())
+            self._changed[one.id] = None
+            self._log.error("processes that cannot be killed", command=one.id, pids=sorted(pids)[:20])
 
     def _conclude(self, one: Fallen) -> None:
         try:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from protocol import control, journal, story
+from protocol import control, journal, linux, story
 from protocol.config import Config, boot_id
 from protocol.messages import Accepted, Changed, Closing, Draining, Order, Report, Run, Stop
 from protocol.places import Places
@@ -195,17 +195,22 @@ class PlayedKin:
     def reap(self) -> list[tuple[int, int]]:
         return []
 
-    def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> bool:
+    def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> list[linux.Process]:
         assert api_pid == self._world.api.pid
         for one in dead:
             assert one.id not in self._world.workers, f"the orphans of {one.id} are hunted while its worker lives"
         left = [one.id for one in dead if self._world.orphans.get(one.id, 0) > 0]
         for command_id in left:
             self._world.orphans[command_id] -= 1
-        return bool(left)
+        return [_orphan_of(one) for one in dead if one.id in left]
 
     def tidy(self, command_id: int) -> None:
         self._world.tidied.add(command_id)
+
+
+def _orphan_of(one: Fallen) -> linux.Process:
+    """Something that a dead worker left in its group."""
+    return linux.Process((1 << 23) + one.id, f"0 (orphan) S 1 {one.group or 0} 0".encode() + b" 0" * 46)
 
 
 class World(RuleBasedStateMachine):

@@ -6,14 +6,19 @@ is a subreaper, all of that is re-parented to it, at the latest when bash is dea
 
 import os
 import signal
+import time
 
 from protocol import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
+    from typing import Any
 
 MAX_BODIES = 256  # of killed processes, not yet reaped
+UNKILLABLE_AFTER_S = 10.0  # of sending KILL again and again
+NAMED_STUCK = 20  # of those that cannot be killed; they are counted all
+REST_PAUSE_S = (0.001, 1.0)  # between two looks at a rest that does not go: doubled up to the last
 
 
 class Usage:
@@ -122,6 +127,7 @@ class Tree:
 
         A scan alone may miss an orphan that is between two parents.
         """
+        pause_s = REST_PAUSE_S[0]
         while True:
             try:
                 dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
@@ -133,6 +139,9 @@ class Tree:
                 others = self.others()
                 self.count(others)
                 kill_each(others)
+                # One in uninterruptible sleep may take its time: it must not cost a processor.
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, REST_PAUSE_S[1])
 
     def _reap_one(self, dead: os.waitid_result) -> None:
         if dead.si_code == os.CLD_KILLED and dead.si_status == signal.SIGKILL:
@@ -170,6 +179,11 @@ def kill_each(processes: "list[linux.Process]") -> None:
     ours = {one.pid for one in processes} | {os.getpid()}
     for one in processes:
         kill_proven(one, ours)
+
+
+def unkillable(pids: "list[int]") -> "dict[str, Any]":
+    """The facts of ``journal.UNKILLABLE``: who was sent KILL long ago and is still there, the first of them by name."""
+    return {"processes": [{"pid": pid, "wchan": linux.wchan(pid)} for pid in pids[:NAMED_STUCK]], "count": len(pids)}
 
 
 def kill_proven(one: linux.Process, parents: "set[int]") -> None:

@@ -20,7 +20,7 @@ from worker.bash import Bash
 from worker.control_pipe import ControlPipe
 from worker.feed import Feed
 from worker.record import DISK_AGAIN_S, DISK_TROUBLE, Record, Streams
-from worker.tree import Tree
+from worker.tree import UNKILLABLE_AFTER_S, Tree, unkillable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from worker.mask import Mask
 
 SWEEP_PAUSE_S = (0.001, 1.0)  # between two rounds of killing: the first pause, doubled up to the last
-UNKILLABLE_AFTER_S = 10.0
 LISTEN_AFTER_S = 0.25  # most commands are over by then
 
 
@@ -77,7 +76,7 @@ class Watch:
         self._killing_since: float | None = None
         self._next_round = 0.0  # monotonic; only while killing
         self._pause_s = SWEEP_PAUSE_S[0]
-        self._said_unkillable = False
+        self._said_stuck: frozenset[int] = frozenset()  # who the journal says cannot be killed
         self._poll = select.poll()
         for fd in (*self.streams.kinds, wake_fd):
             self._poll.register(fd, select.POLLIN)
@@ -188,15 +187,16 @@ class Watch:
         else:
             self._next_round = now + self._pause_s
             self._pause_s = min(self._pause_s * 2, SWEEP_PAUSE_S[1])
-        if now - self._killing_since > UNKILLABLE_AFTER_S and not self._said_unkillable:
+        if now - self._killing_since > UNKILLABLE_AFTER_S:
             self._say_unkillable(alive)
         return False
 
     def _say_unkillable(self, alive: "list[linux.Process]") -> None:
         """A process in uninterruptible sleep takes no signal: say who, and go on watching."""
         pids = [one.pid for one in alive] + ([] if self.tree.leader_exited else [self._bash.pid])
-        self._record.fact(journal.UNKILLABLE, {"processes": [{"pid": p, "wchan": _wchan(p)} for p in pids[:20]]})
-        self._said_unkillable = True
+        if pids and frozenset(pids) != self._said_stuck:
+            self._said_stuck = frozenset(pids)
+            self._record.fact(journal.UNKILLABLE, unkillable(pids))
 
     def _look_for_exit(self) -> bool:
         """Note whether bash has exited, leaving its body as it is."""
@@ -314,12 +314,3 @@ def _hurry() -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     except OSError:
         pass  # only root may
-
-
-def _wchan(pid: int) -> str:
-    """Where in the kernel the process sleeps, as far as the kernel tells."""
-    try:
-        with open(f"/proc/{pid}/wchan") as file:
-            return file.read()
-    except OSError:
-        return ""
