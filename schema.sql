@@ -53,6 +53,7 @@ create table commands (
     on_output_limit    text             not null default 'truncate' check (on_output_limit in ('truncate', 'fail')),
     requested_by       text,                       -- the token of who asked for it
     stopped_by         text,                       -- and of who asked for its stop
+    signals            jsonb            not null default '[]',  -- sent for clients: signal, at
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -158,4 +159,4 @@ create trigger audit_append_only before update or delete on audit
 create trigger audit_no_truncate before truncate on audit
     for each statement execute function audit_is_append_only();
 
-insert into schema_version (version) values (6);
+insert into schema_version (version) values (7);

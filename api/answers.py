@@ -53,6 +53,13 @@ class Usage(Answer):
     max_rss_bytes: int | None
 
 
+class Sent(Answer):
+    """A signal that was sent to the group because a client asked for it."""
+
+    signal: int
+    at: Time
+
+
 class CommandAnswer(Answer):
     """A command as it is now. Once it is final nothing in it changes."""
 
@@ -86,6 +93,7 @@ class CommandAnswer(Answer):
     stdout_bytes: Count = Field(description="Written so far, kept or not.")
     stderr_bytes: Count
     truncated: Truncated | None
+    signals: list[Sent] = Field(description="What `POST …/signal` has sent it, the newest 50.")
     masked: Count | None = Field(
         description="How often a secret was replaced by `***` in what it printed; `null` while it runs, or unknown."
     )

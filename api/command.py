@@ -58,6 +58,7 @@ class Command:
     swept_left: int = 0
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
+    signals: list[dict[str, Any]] = field(default_factory=list)  # {"signal", "at"}: sent for clients
     masked: int | None = None  # how often a secret was replaced; None while it runs, and when nobody knows
     evidence: dict[str, Any] | None = None
 
@@ -68,7 +69,7 @@ class Command:
     @property
     def condition(self) -> tuple[Any, ...]:
         """What of it is worth a word to those who watch: when this differs, they are told of it."""
-        return self.status, self.paused, self.pid, self.stop_requested_at, self.evidence is None
+        return self.status, self.paused, self.pid, self.stop_requested_at, self.evidence is None, self.signals[-1:]
 
     def spec(self) -> dict[str, Any]:
         """The first frame of its journal: what a worker needs, and what finds it again without the database."""
@@ -139,6 +140,7 @@ class Command:
             swept_left=swept.get("left", 0),
             cpu_s=usage.get("cpu_s"),
             max_rss_bytes=usage.get("max_rss_bytes"),
+            signals=[{"signal": one["signal"], "at": _iso(at(one["time_ns"]))} for one in story.signals],
             masked=ended.get("masked"),
             evidence=_plain(ended.get("evidence")) if ended else _plain(story.unkillable),
         )
@@ -176,6 +178,7 @@ class Command:
             "stdout_bytes": self.stdout_bytes,
             "stderr_bytes": self.stderr_bytes,
             "truncated": self.truncated and {key: self.truncated[key] for key in ("stdout", "stderr", "reason")},
+            "signals": [{"signal": one["signal"], "at": one["at"]} for one in self.signals],
             "masked": self.masked,
             "swept": {"group": self.swept_group, "escaped": self.swept_escaped, "left": self.swept_left},
             "usage": {"cpu_s": self.cpu_s, "max_rss_bytes": self.max_rss_bytes},

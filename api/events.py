@@ -291,6 +291,7 @@ def _as_started(command: Command) -> Command:
         swept_left=0,
         cpu_s=None,
         max_rss_bytes=None,
+        signals=[],
         masked=None,
         evidence=None,
     )

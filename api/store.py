@@ -342,7 +342,7 @@ class Store:
                     started_at timestamptz, stop_requested_at timestamptz, stopped_by text, ended_at timestamptz,
                     duration_s float8,
                     stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
-                    swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb, masked int,
+                    swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb, masked int, signals jsonb,
                     recorded_stdout bigint, recorded_stderr bigint)
             ), written as (
                 update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
@@ -351,7 +351,8 @@ class Store:
                     duration_s = x.duration_s,
                     stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
                     swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
-                    cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence, masked = x.masked
+                    cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence, masked = x.masked,
+                    signals = x.signals
                 from progress as x
                 where commands.id = x.id and commands.ended_at is null
                     and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
@@ -736,7 +737,7 @@ def _progress_row(one: Progress) -> dict[str, Any]:
         for name in (
             "id", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "duration_s", "stdout_bytes",
             "stderr_bytes", "truncated", "swept_group", "swept_escaped", "swept_left", "cpu_s", "max_rss_bytes",
-            "evidence", "masked", "stopped_by",
+            "evidence", "masked", "stopped_by", "signals",
         )
     }  # fmt: skip
     for name in ("started_at", "stop_requested_at", "ended_at"):

@@ -69,6 +69,7 @@ class Command(Row):
     truncated: dict[str, Any] | None
     swept: dict[str, int]
     usage: dict[str, Any]
+    signals: list[dict[str, Any]]
     evidence: dict[str, Any] | None
 
     @property

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+SIGNALS_KEPT = 50
+
+
 class Story:
     """The facts so far. Applying the same frames gives the same facts, whoever does it and whenever."""
 
@@ -23,6 +26,7 @@ class Story:
         self.tailed = False  # what was printed since lies beside the journal, until the end
         self.missing: list[dict[str, Any]] = []  # {"stream", "from", "to", "reason"}
         self.stopping: dict[str, Any] | None = None  # the first stop; it gives the reason
+        self.signals: list[dict[str, Any]] = []  # {"signal", "time_ns"}: sent for clients, the newest SIGNALS_KEPT
         self.paused = False
         self.stdin_open: bool | None = None  # None: nobody may write into it yet
         self.unkillable: dict[str, Any] | None = None
@@ -50,6 +54,11 @@ class Story:
             self.started_at_ns = frame.time_ns
         elif kind == journal.STOPPING:
             self.stopping = self.stopping or frame.facts()
+        elif kind == journal.SIGNALLED:
+            self.signals = [
+                *self.signals[1 - SIGNALS_KEPT :],
+                {"signal": frame.facts()["signal"], "time_ns": frame.time_ns},
+            ]
         elif kind == journal.PAUSED:
             self.paused = bool(frame.facts()["paused"])
         elif kind == journal.STDIN:

@@ -45,6 +45,27 @@ def test_a_signal_can_be_named_or_numbered(service: Service, name: Any) -> None:
     assert service.ended(command).status == "stopped"
 
 
+def test_the_record_tells_what_was_sent_and_when(service: Service) -> None:
+    """Live, and afterwards from the row: the newest fifty, in their order; a stop is not among them."""
+    command = service.run(f"exec 2>/dev/null; trap '' 34; {TRAPPING}")
+    service.says(command, b"ready")
+    assert service.get(command).signals == []
+    for _ in range(3):
+        send(service, command, "USR1")
+    for _ in range(49):
+        send(service, command, 34)
+    eventually(lambda: len(signalled(service, command)) == 52)
+    eventually(lambda: len(service.get(command).signals) == 50)
+    live = service.get(command).signals
+    service.stop(command)
+    ended = service.ended(command)
+    eventually(lambda: not (service.state_dir / "journals" / str(command.id)).exists())
+
+    assert [one["signal"] for one in live] == [10] + [34] * 49
+    assert [one["at"] for one in live] == sorted(one["at"] for one in live)
+    assert service.get(command).signals == ended.signals == live
+
+
 def test_it_reaches_the_whole_group(service: Service, mark: str) -> None:
     """Not bash alone: its children, too, but not who escaped."""
     command = service.run(

@@ -35,6 +35,7 @@ RUNNING: dict[str, Any] = {
     "stdout_bytes": 0,
     "stderr_bytes": 0,
     "truncated": None,
+    "signals": [],
     "masked": None,
     "swept": {"group": 0, "escaped": 0, "left": 0},
     "usage": {"cpu_s": None, "max_rss_bytes": None},

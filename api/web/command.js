@@ -127,11 +127,12 @@ function Timeline({ command, now }) {
   const points = [
     ['Queued', command.created_at],
     ['Started', command.started_at],
+    ...command.signals.slice(-5).map(({ signal, at }) => [`Signal ${signal}`, at]),
     ['Stop asked for', command.stop_requested_at],
     ['Ended', command.ended_at],
-  ].filter(([, at]) => at);
+  ].filter(([, at]) => at).sort(([, one], [, other]) => (one < other ? -1 : one > other ? 1 : 0));
   return html`<ol class="timeline" aria-label="Timeline">
-    ${points.map(([word, at], index) => html`<li key=${word}><b>${word}</b><time datetime=${at}>${clock(at)}</time><span class="muted">${index === 0 ? '' : `+${duration((Date.parse(at) - began) / 1000)}`}</span></li>`)}
+    ${points.map(([word, at], index) => html`<li key=${word + at}><b>${word}</b><time datetime=${at}>${clock(at)}</time><span class="muted">${index === 0 ? '' : `+${duration((Date.parse(at) - began) / 1000)}`}</span></li>`)}
     ${!isFinal(command) && html`<li class="now" key="now"><b>${command.status === 'queued' ? 'Waits' : command.paused ? 'Paused' : 'Runs'}</b><span class="muted">+${duration((now - began) / 1000)}</span></li>`}
     ${(swept > 0 || command.swept.left > 0) && html`<li key="swept"><b>Swept</b><span>${command.swept.group} in its group, ${command.swept.escaped} escaped${command.swept.left ? `, ${command.swept.left} left alive` : ''}</span></li>`}
   </ol>`;
