@@ -54,6 +54,8 @@ create table commands (
     requested_by       text,                       -- the token of who asked for it
     stopped_by         text,                       -- and of who asked for its stop
     signals            jsonb            not null default '[]',  -- sent for clients: signal, at
+    limits             jsonb            not null default '{}',  -- those that hold, by name
+    peak_memory_bytes  bigint,                     -- of all its processes at once, where its cgroup told
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -71,6 +73,8 @@ create table commands (
         'timeout',       -- its time was over
         'output_limit',  -- it printed more than it was allowed to
         'memory',        -- the kernel ended it for want of memory
+        'cpu',           -- bash used more processor time than it was allowed to
+        'file_size',     -- bash wrote a longer file than it was allowed to
         'spawn',         -- bash could not be started
         'client',        -- a client asked for the stop
         'shutdown',      -- Bashd was shut down
@@ -159,4 +163,4 @@ create trigger audit_append_only before update or delete on audit
 create trigger audit_no_truncate before truncate on audit
     for each statement execute function audit_is_append_only();
 
-insert into schema_version (version) values (7);
+insert into schema_version (version) values (8);

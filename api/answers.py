@@ -50,7 +50,18 @@ class Usage(Answer):
     """What the command used, as the kernel counted; `null` when nobody knows."""
 
     cpu_s: float | None
-    max_rss_bytes: int | None
+    max_rss_bytes: int | None = Field(description="Of the largest process.")
+    peak_memory_bytes: int | None = Field(description="Of all processes at once, of a command with a cgroup.")
+
+
+class LimitsAnswer(Answer):
+    """The limits that hold, those of the service included; `null`: none of ours."""
+
+    memory_bytes: int | None
+    cpu_s: int | None
+    file_bytes: int | None
+    open_files: int | None
+    processes: int | None
 
 
 class Sent(Answer):
@@ -82,6 +93,7 @@ class CommandAnswer(Answer):
     grace_s: float
     leftovers: Literal["kill", "wait", "leave"]
     merge_stderr: bool
+    limits: LimitsAnswer
     rerun_of: Id | None = Field(description="The command of which it is a copy, which may be gone by now.")
     requested_by: str | None = Field(description="The name of the token with which it was asked for.")
     created_at: Time
@@ -189,12 +201,21 @@ class HealthAnswer(Answer):
     version: str
 
 
+class CgroupsAnswer(Answer):
+    """Which commands get a cgroup of their own, and what that can hold them to."""
+
+    commands: Literal["none", "limited", "all"]
+    controllers: list[str]
+    why_not: str | None = Field(description="Why none, or not all controllers that could be of use.")
+
+
 class ReadyAnswer(Answer):
     """Whether commands are accepted, and if not, what is in the way."""
 
     ready: bool
     version: str
     why: dict[str, str] = Field(description="What is in the way: the part, and a sentence.")
+    cgroups: CgroupsAnswer
 
 
 class DescriptionAnswer(BaseModel):

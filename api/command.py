@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from protocol.limits import BOUNDS
 from protocol.status import FINAL
 from protocol.story import Story
 
@@ -35,6 +36,7 @@ class Command:
     leftovers: str = "kill"
     merge_stderr: bool = False
     on_output_limit: str = "truncate"
+    limits: dict[str, int] = field(default_factory=dict)  # those that hold (``protocol.limits``)
     rerun_of: int | None = None
     requested_by: str | None = None  # the token of who asked for it; None: not known, as for older rows
     handed_boot_id: str | None = None  # None while it only waits
@@ -59,6 +61,7 @@ class Command:
     cpu_s: float | None = None
     max_rss_bytes: int | None = None
     signals: list[dict[str, Any]] = field(default_factory=list)  # {"signal", "at"}: sent for clients
+    peak_memory_bytes: int | None = None
     masked: int | None = None  # how often a secret was replaced; None while it runs, and when nobody knows
     evidence: dict[str, Any] | None = None
 
@@ -89,6 +92,7 @@ class Command:
             "run_as": self.run_as,
             "output_limit_bytes": self.output_limit_bytes,
             "on_output_limit": self.on_output_limit,
+            "limits": self.limits,
             "name": self.name,
             "labels": self.labels,
             "rerun_of": self.rerun_of,
@@ -141,6 +145,7 @@ class Command:
             cpu_s=usage.get("cpu_s"),
             max_rss_bytes=usage.get("max_rss_bytes"),
             signals=[{"signal": one["signal"], "at": _iso(at(one["time_ns"]))} for one in story.signals],
+            peak_memory_bytes=usage.get("peak_memory_bytes"),
             masked=ended.get("masked"),
             evidence=_plain(ended.get("evidence")) if ended else _plain(story.unkillable),
         )
@@ -167,6 +172,7 @@ class Command:
             "grace_s": self.grace_s,
             "leftovers": self.leftovers,
             "merge_stderr": self.merge_stderr,
+            "limits": {name: self.limits.get(name) for name in BOUNDS},
             "rerun_of": self.rerun_of,
             "requested_by": self.requested_by,
             "created_at": _iso(self.created_at),
@@ -181,7 +187,11 @@ class Command:
             "signals": [{"signal": one["signal"], "at": one["at"]} for one in self.signals],
             "masked": self.masked,
             "swept": {"group": self.swept_group, "escaped": self.swept_escaped, "left": self.swept_left},
-            "usage": {"cpu_s": self.cpu_s, "max_rss_bytes": self.max_rss_bytes},
+            "usage": {
+                "cpu_s": self.cpu_s,
+                "max_rss_bytes": self.max_rss_bytes,
+                "peak_memory_bytes": self.peak_memory_bytes,
+            },
             "evidence": _plain(self.evidence),  # a jsonb column gives keys back in an order of its own
         }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 
-from api import asker
+from api import asker, limits
 from api.command import Command, at, now
 from api.handover import Handover, first_line
 from api.idempotency import Holder, Once
@@ -66,7 +66,8 @@ class Commands:
             created_at=created_at,
             requested_by=asker.name(),
             secrets=secrets,
-            **request.model_dump(exclude={"secrets"}),
+            limits=request.limits.model_dump(exclude_none=True),
+            **request.model_dump(exclude={"secrets", "limits"}),
         )
 
     async def add_once(self, request: CommandRequest, once: Once) -> tuple[Command, bool]:
@@ -86,6 +87,7 @@ class Commands:
             raise Conflict(f"Command {command_id} was never accepted, so nobody knows its script.")
         try:
             check_run_as(command.run_as, config)  # what was right then may not be now
+            limits.check(command.limits, config)
         except Malformed as problem:
             raise Conflict(f"Command {command_id} cannot be run again: {problem.detail}") from problem
         if once is not None:

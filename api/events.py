@@ -292,6 +292,7 @@ def _as_started(command: Command) -> Command:
         cpu_s=None,
         max_rss_bytes=None,
         signals=[],
+        peak_memory_bytes=None,
         masked=None,
         evidence=None,
     )

@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from api import limits
 from api.models import CommandRequest
 from api.parameters import Parameter
 from api.problems import Conflict
+from protocol.config import Config
 from protocol.sealed import fingerprint
 
 HEADER = "Idempotency-Key"
@@ -58,19 +60,22 @@ KEY: Parameter[str | None] = Parameter(
 )
 
 
-def digest_of_command(request: CommandRequest, default_timeout_s: float | None, secrets_key: bytes) -> bytes:
+def digest_of_command(request: CommandRequest, config: Config) -> bytes:
     """What tells one request to run a command from another: its checked values, as far as they are no defaults.
 
     So neither white space nor the order of members matters, nor a default that is named, nor a field that a later
     version adds.
     """
-    values = request.model_dump(exclude_defaults=True, exclude={"timeout_s", "secrets"})
+    values = request.model_dump(exclude_defaults=True, exclude={"timeout_s", "secrets", "limits"})
     if request.secrets:
         # A plain digest of what is easy to guess would let who reads the rows try guesses.
         text = json.dumps(request.secrets, sort_keys=True)
-        values["secrets"] = fingerprint(secrets_key, text.encode()).hex()
-    if request.timeout_s != default_timeout_s:
+        values["secrets"] = fingerprint(bytes.fromhex(config.secrets_key), text.encode()).hex()
+    if request.timeout_s != config.default_timeout_s:
         values["timeout_s"] = request.timeout_s
+    given = limits.defaults(config, request.run_as)
+    if asked := {name: value for name, value in request.limits if value != given.get(name)}:
+        values["limits"] = asked
     return digest_of("POST /v1/commands", values)
 
 

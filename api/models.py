@@ -21,6 +21,8 @@ from pydantic import (
     field_validator,
 )
 
+from api import limits as limiting
+from api.limits import LimitsRequest
 from api.parameters import bad
 from api.problems import Malformed, TooLarge
 from protocol.config import Config
@@ -182,6 +184,11 @@ class CommandRequest(BaseModel):
         description="What becomes of a command that prints more: it goes on, or it is stopped and `failed` with "
         "the reason `output_limit`; then the beginning is kept.",
     )
+    limits: LimitsRequest = Field(
+        default_factory=LimitsRequest,
+        description="What the kernel holds it to. A limit that is left out is as the service is set up, and 1,000 "
+        "`processes` with `run_as`; `null`: none.",
+    )
 
     @field_validator("env", "secrets")
     @classmethod
@@ -302,7 +309,11 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
     value = parse_json(body)
     if isinstance(value, dict):
         value.setdefault("timeout_s", config.default_timeout_s)
+        asked = value.get("limits", {})
+        if isinstance(asked, dict):
+            value["limits"] = {**limiting.defaults(config, value.get("run_as")), **asked}
     request = _validate(CommandRequest, value)
+    limiting.check(request.limits.model_dump(exclude_none=True), config)
     _check_sizes(request, config)
     check_run_as(request.run_as, config)
     return request
@@ -311,7 +322,8 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
 def parse_seed_command(body: bytes, config: Config) -> CommandRequest:
     """The same for the seed's request, which is a script and nothing else."""
     script = _validate(SeedRequest, parse_json(body)).script
-    request = CommandRequest(script=script, timeout_s=config.default_timeout_s)
+    limits = LimitsRequest(**limiting.defaults(config, None))
+    request = CommandRequest(script=script, timeout_s=config.default_timeout_s, limits=limits)
     _check_sizes(request, config)
     return request
 
@@ -382,7 +394,8 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 def _message(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
-        return f"is not a field of this request; fields are {', '.join(model.model_fields) or 'none'}"
+        fields = model.model_fields if len(error["loc"]) == 1 else LimitsRequest.model_fields
+        return f"is not a field of this request; fields are {', '.join(fields) or 'none'}"
     if error["type"] == "missing":
         return "is required"
     message = str(error["msg"]).removeprefix("Value error, ")

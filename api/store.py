@@ -227,16 +227,17 @@ class Store:
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
                 timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of,
-                requested_by, idempotency_key, request_digest, secrets, on_output_limit)
+                requested_by, idempotency_key, request_digest, secrets, on_output_limit, limits)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
                 run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
                 rerun_of, requested_by, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64'),
-                on_output_limit
+                on_output_limit, limits
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
                 output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint,
-                requested_by text, idempotency_key text, request_digest text, secrets text, on_output_limit text)
+                requested_by text, idempotency_key text, request_digest text, secrets text, on_output_limit text,
+                limits jsonb)
             order by id
             on conflict do nothing
         """
@@ -343,6 +344,7 @@ class Store:
                     duration_s float8,
                     stdout_bytes bigint, stderr_bytes bigint, truncated jsonb, swept_group int, swept_escaped int,
                     swept_left int, cpu_s float8, max_rss_bytes bigint, evidence jsonb, masked int, signals jsonb,
+                    peak_memory_bytes bigint,
                     recorded_stdout bigint, recorded_stderr bigint)
             ), written as (
                 update commands set status = x.status, reason = x.reason, exit_code = x.exit_code, signal = x.signal,
@@ -352,7 +354,8 @@ class Store:
                     stdout_bytes = x.stdout_bytes, stderr_bytes = x.stderr_bytes, truncated = x.truncated,
                     swept_group = x.swept_group, swept_escaped = x.swept_escaped, swept_left = x.swept_left,
                     cpu_s = x.cpu_s, max_rss_bytes = x.max_rss_bytes, evidence = x.evidence, masked = x.masked,
-                    signals = x.signals
+                    signals = x.signals,
+                    peak_memory_bytes = x.peak_memory_bytes
                 from progress as x
                 where commands.id = x.id and commands.ended_at is null
                     and commands.stdout_bytes = x.recorded_stdout and commands.stderr_bytes = x.recorded_stderr
@@ -720,6 +723,7 @@ def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
         "merge_stderr": command.merge_stderr,
         "output_limit_bytes": command.output_limit_bytes,
         "on_output_limit": command.on_output_limit,
+        "limits": command.limits,
         "created_at": command.created_at.isoformat(),
         "stdin_open": command.stdin_open,
         "rerun_of": command.rerun_of,
@@ -737,7 +741,7 @@ def _progress_row(one: Progress) -> dict[str, Any]:
         for name in (
             "id", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "duration_s", "stdout_bytes",
             "stderr_bytes", "truncated", "swept_group", "swept_escaped", "swept_left", "cpu_s", "max_rss_bytes",
-            "evidence", "masked", "stopped_by", "signals",
+            "evidence", "masked", "stopped_by", "signals", "peak_memory_bytes",
         )
     }  # fmt: skip
     for name in ("started_at", "stop_requested_at", "ended_at"):

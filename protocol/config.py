@@ -38,6 +38,12 @@ class Config:
     max_script_bytes: int
     max_body_bytes: int
     default_timeout_s: float | None  # for commands that name none; None: no limit
+    default_limits: dict[str, int]  # for commands that name none of that kind (``protocol.limits``)
+    max_limits: dict[str, int]  # that no command may exceed
+    cgroups: str  # "auto", "always" or "never"
+    groups: str | None  # the cgroup below which commands get groups of their own; None: nowhere
+    controllers: list[str]  # that these have
+    no_groups: str | None  # why not, or why not more of them
     commands_per_worker: int
     shutdown_timeout_s: float
     on_shutdown: str  # "stop" or "leave"

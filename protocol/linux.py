@@ -267,6 +267,20 @@ def wchan(pid: int) -> str:
         return ""
 
 
+def oom_score_adj(pid: int) -> int:
+    """How much more or less than its memory says the kernel wants to end ``pid`` (proc_pid_oom_score_adj(5))."""
+    return int(_read_all(f"/proc/{pid}/oom_score_adj"))
+
+
+def set_oom_score_adj(pid: int, score: int) -> None:
+    """Set that. Anybody may raise it for a process that he may look into. Raises ``OSError``."""
+    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % score)
+    finally:
+        os.close(fd)
+
+
 _IOPRIO_GET = {"x86_64": 252, "aarch64": 31, "riscv64": 31}.get(os.uname().machine)  # asm/unistd.h
 
 

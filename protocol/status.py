@@ -22,6 +22,8 @@ REASONS = {
     "timeout": "its time was over",
     "output_limit": "it printed more than it was allowed to",
     "memory": "the kernel ended it for want of memory",
+    "cpu": "bash used more processor time than it was allowed to",
+    "file_size": "bash wrote a longer file than it was allowed to",
     "spawn": "bash could not be started",
     "client": "a client asked for the stop",
     "shutdown": "Bashd was shut down",

@@ -39,6 +39,8 @@ def serve(requests_fd: int, results_fd: int, outset: Outset, nofile: "tuple[int,
     # Those of a worker too, which inherits the handlers.
     wake_fd, _ = linux.wake_on_signals(control.STOP_SIGNAL, control.HURRY_SIGNAL, control.LISTEN_SIGNAL)
     linux.compare_ticks()
+    outset.count_oom_kills()
+    _go_before_others(outset)
     rehearse(outset)
     outset.title.set("bashd: forker")
     crew = Crew(outset, results_fd)
@@ -83,6 +85,16 @@ def _keep_only(kept: "set[int]") -> None:
     for fd in _open_fds():
         if fd > 2 and fd not in kept:
             os.closerange(fd, fd + 1)  # unlike close, it does not mind that listdir's own is gone
+
+
+def _go_before_others(outset: Outset) -> None:
+    """Out of memory, the kernel is to take a script first, then us and the workers, and the rest of Bashd last."""
+    try:
+        linux.set_oom_score_adj(
+            os.getpid(), (linux.oom_score_adj(os.getpid()) + outset.surroundings.oom_score_adj) // 2
+        )
+    except OSError:
+        pass  # we are hidden from our own user already, and it is not root
 
 
 class _Hand:
@@ -161,7 +173,7 @@ class Crew:
             status = run.EXIT_CRASHED
             try:
                 os.dup2(0, 2)  # the script's stderr is its pipe; a worker speaks through the journal alone
-                self._close_all_but(next_fd, self._done_writer if lasting else -1)
+                self._close_all_but(self._outset.oom_fd, next_fd, self._done_writer if lasting else -1)
                 status = serve_worker(self._outset, berth, before, command_id, next_fd, self._done_writer)
             finally:
                 os._exit(status)

@@ -155,6 +155,10 @@ class Init:
             self._reap()
         if self._postmaster is not None:
             self._end_postmaster(self._postmaster)
+        if self._config.groups is not None:
+            from supervisor import groups  # too dear for what is forked from us
+
+            groups.leave(self._config.groups, self._config.controllers)
         try:
             os.ftruncate(self._lock_fd, 0)  # our pid stands there: it is nobody's now
         except OSError:

@@ -11,6 +11,7 @@ from protocol import journal, linux, story
 from protocol.places import Places, command_ids
 from supervisor import fallen
 from supervisor.fallen import Fallen
+from worker import group
 
 # Of a process that says it is a worker and has no lock to show: until then it takes one, or goes by itself.
 BEGINNING_S = 3.0
@@ -27,13 +28,18 @@ class Kin:
         own_pids: set[int],
         init_pid: int,
         postgres_argv: list[str] | None,
+        groups: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``own_pids``: children of ours that are no orphans, beside the API, whose pid changes."""
+        """``own_pids``: children of ours that are no orphans, beside the API, whose pid changes.
+
+        ``groups``: the cgroup below which commands may have one of their own.
+        """
         self._places = places
         self._own_pids = own_pids
         self._init_pid = init_pid
         self._postgres_argv = [os.fsencode(one) for one in postgres_argv or ()]
+        self._groups = groups
         self._clock = clock
         self._removing: set[int] = set()  # pids of rm(1) at work
         self._beginners: dict[tuple[int, int], float] = {}  # (pid, start time) → when it was first seen at init's
@@ -127,6 +133,9 @@ class Kin:
         # In this order: one that has taken its lock meanwhile is found with it.
         init_known = self._known_of_init()
         spared = beginners - init_known
+        for one in dead:
+            if self._groups is not None:
+                group.kill(f"{self._groups}/{one.id}")
         found = fallen.kill_round(dead, known=known, init_pid=self._init_pid, init_known=init_known | spared)
         return found + [one for one in map(linux.process, spared) if one is not None]
 
@@ -173,6 +182,8 @@ class Kin:
                 os.unlink(path)
             except OSError:
                 pass  # it had not come so far; or the disk has become read-only, and the name leads nowhere
+        if self._groups is not None:
+            group.remove(f"{self._groups}/{command_id}")
         directory = self._places.directory(command_id)
         if os.path.exists(directory):
             self._removing.add(os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath}))

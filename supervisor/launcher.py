@@ -26,7 +26,7 @@ from protocol import linux, tls
 from protocol.config import Config
 from protocol.places import Places
 from protocol.sealed import key_of
-from supervisor import cluster, database, psql, state
+from supervisor import cluster, database, groups, psql, state
 from supervisor.doctor import examination
 from supervisor.settings import Settings, SettingsError, load
 from supervisor.words import OF_CLIENT
@@ -132,6 +132,8 @@ def _serve(settings: Settings) -> NoReturn:
     listening = _listen(settings.host, settings.port)
     postgres, conninfo = _database(settings, places)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The last thing that could fail is done: from here on we may be moved.
+    found = groups.prepare(node_id, settings.cgroups)
     config = Config(
         version=_version(),
         node_id=node_id,
@@ -157,6 +159,12 @@ def _serve(settings: Settings) -> NoReturn:
         max_script_bytes=settings.max_script_bytes,
         max_body_bytes=settings.max_body_bytes,
         default_timeout_s=settings.default_timeout_s,
+        default_limits=settings.default_limits,
+        max_limits=settings.max_limits,
+        cgroups=settings.cgroups,
+        groups=found.directory,
+        controllers=found.controllers,
+        no_groups=found.why_not,
         commands_per_worker=settings.commands_per_worker,
         shutdown_timeout_s=settings.shutdown_timeout_s,
         on_shutdown=settings.on_shutdown,

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from protocol.limits import BOUNDS
 from protocol.sealed import key_of
 from supervisor import secret_files
 
@@ -40,6 +41,14 @@ def _words(value: Any) -> Any:
 
 def _none(value: Any) -> Any:
     return None if value in ("none", "") else value
+
+
+def _pairs(value: Any) -> Any:
+    """A table, or words like ``name=number`` separated by commas."""
+    if not isinstance(value, str):
+        return value
+    pairs = [word.partition("=") for word in _words(value)]
+    return {name.strip(): number.strip() for name, _, number in pairs}
 
 
 def default_state_dir() -> Path:
@@ -103,6 +112,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024, description="the largest request")
     default_timeout_s: Annotated[float | None, BeforeValidator(_none)] = Field(
         300.0, gt=0, le=3e8, description="for commands that name none; none: no limit"
+    )
+    default_limits: Annotated[dict[str, int], BeforeValidator(_pairs)] = Field(
+        {}, description=f"for commands that name none: words like file_bytes=1000000 ({', '.join(BOUNDS)})"
+    )
+    max_limits: Annotated[dict[str, int], BeforeValidator(_pairs)] = Field(
+        {}, description="that no command may exceed, in the same words; they are limits of those that name none too"
+    )
+    cgroups: Literal["auto", "always", "never"] = Field(
+        "auto", description="which commands get a cgroup of their own: those with a limit that needs one, all, or none"
     )
     commands_per_worker: int = Field(
         1, ge=1, le=10_000, description="commands that one worker process serves, one by one, while it proves clean"
@@ -190,10 +208,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"{one} is everybody: name the addresses of the proxy")
         return proxies
 
+    @field_validator("default_limits", "max_limits")
+    @classmethod
+    def _limits(cls, limits: dict[str, int]) -> dict[str, int]:
+        for name, value in limits.items():
+            if name not in BOUNDS:
+                raise ValueError(f"there is no limit {name!r}; limits are {', '.join(BOUNDS)}")
+            least, most = BOUNDS[name]
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be from {least} to {most}")
+        return limits
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if self.auth == "none" and not _is_loopback(self.host):
             raise ValueError("auth=none is only possible on a loopback host, for whoever reaches us may run anything")
+        for name, most in self.max_limits.items():
+            if self.default_limits.get(name, most) > most:
+                raise ValueError(f"default_limits: {name} is above that of max_limits, which is {most}")
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: set both or none")
         if not (_is_loopback(self.host) or self.tls_cert or self.behind_proxy or self.plain_http):

@@ -8,6 +8,7 @@ from protocol.fault import Fault
 from protocol.places import Places
 from supervisor.forker import Forker
 from worker import bash
+from worker.group import Groups
 from worker.outset import Outset
 
 
@@ -26,6 +27,7 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
         fault=Fault(config.fault, places),
         commands_per_worker=config.commands_per_worker,
         secrets_key=bytes.fromhex(config.secrets_key),
+        groups=Groups(config.groups, config.controllers, always=config.cgroups == "always"),
     )
     forker = Forker(outset, (config.nofile[0], config.nofile[1]))
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -38,5 +40,7 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
 
     starts.count(places, "forker")
     api = ApiProcess(config, socket_fd=socket_fd, lock_fd=lock_fd, title=title)
-    kin = Kin(places, own_pids={forker.pid}, init_pid=init_pid, postgres_argv=config.postgres_argv)
+    kin = Kin(
+        places, own_pids={forker.pid}, init_pid=init_pid, postgres_argv=config.postgres_argv, groups=config.groups
+    )
     return Supervisor(config, forker=forker, api=api, kin=kin).run()

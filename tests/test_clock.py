@@ -16,6 +16,7 @@ from protocol.fault import Fault
 from protocol.places import Places
 from supervisor.fallen import Fallen, conclude
 from worker import bash
+from worker.group import Groups
 from worker.outset import Outset
 from worker.serve import serve
 
@@ -63,6 +64,7 @@ def _work(places: Places, jump_ns: int) -> int:
                 fault=fault,
                 commands_per_worker=1,
                 secrets_key=bytes(32),
+                groups=Groups(None, [], always=False),
             )
             os.closerange(3, 250)
             linux.wake_on_signals()

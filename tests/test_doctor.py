@@ -50,7 +50,16 @@ def test_a_machine_that_bashd_runs_on_is_found_well(state_dir: Path) -> None:
 
     assert _failed(found) == []
     assert all((one["verdict"] == "ok") == (one["remedy"] is None) for one in found.values())
-    assert {"kernel", "pidfd", "bash", "embedded PostgreSQL", "file locks", "disk", "address"} <= found.keys()
+    assert {
+        "kernel",
+        "pidfd",
+        "bash",
+        "embedded PostgreSQL",
+        "file locks",
+        "disk",
+        "address",
+        "cgroups",
+    } <= found.keys()
     assert not state_dir.exists()
     assert not list(state_dir.parent.glob("bashd-doctor-*"))
 

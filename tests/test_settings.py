@@ -40,6 +40,19 @@ def test_lists_and_none_are_written_as_words(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.default_timeout_s is None
 
 
+def test_limits_are_words_or_a_table(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``name=number`` with commas between, and a table in bashd.toml; no default may be above its maximum."""
+    monkeypatch.setenv("BASHD_DEFAULT_LIMITS", "cpu_s=60, open_files=100")
+    (empty / "bashd.toml").write_text("[max_limits]\ncpu_s = 3600\n")
+
+    settings = load({})
+
+    assert settings.default_limits == {"cpu_s": 60, "open_files": 100}
+    assert settings.max_limits == {"cpu_s": 3600}
+    with pytest.raises(SettingsError, match="default_limits: cpu_s is above"):
+        load({"default_limits": "cpu_s=3601"})
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the token nor the database's address can be printed by accident."""
     monkeypatch.setenv("BASHD_TOKEN", "a-token-of-some-length")
@@ -56,6 +69,10 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("BASHD_PORT", "80800", "port"),
         ("BASHD_PORT", "x", "port"),
+        ("BASHD_MAX_LIMITS", "memory_bytes=1", "memory_bytes must be from"),
+        ("BASHD_MAX_LIMITS", "memory=100", "there is no limit 'memory'"),
+        ("BASHD_MAX_LIMITS", "cpu_s", "max_limits"),
+        ("BASHD_DEFAULT_LIMITS", "cpu_s=many", "default_limits"),
         ("BASHD_MAX_RUNNING", "0", "max_running"),
         ("BASHD_ON_SHUTDOWN", "wait", "on_shutdown"),
         ("BASHD_TOKEN", "short", "token"),

@@ -5,13 +5,16 @@ import pwd
 import signal
 
 from protocol import linux
+from worker import limits
 from worker.directory import OwnDirectory
 from worker.feed import Feed
+from worker.group import Group, spread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+OOM_SCORE_ADJ = 500  # how much sooner than Bashd the kernel is to end scripts when memory runs out
 SCRIPT_FD = 250  # the script's own: above what scripts number by hand, below bash's 255
 
 # Python ignores these two, and an ignored signal stays ignored over exec.
@@ -27,6 +30,7 @@ class Surroundings:
 
     def __init__(self, *, bash: str, pass_env: "dict[str, str]") -> None:
         self.bash = bash
+        self.oom_score_adj = min(linux.oom_score_adj(os.getpid()) + OOM_SCORE_ADJ, 1000)
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
@@ -59,11 +63,12 @@ def start(
     surroundings: Surroundings,
     own_directory: OwnDirectory,
     feed: "Feed | None",
+    group: "Group | None",
 ) -> Bash:
     """Start the script in a group of its own; raises ``SpawnError`` with nothing left behind.
 
-    ``own_directory`` is made for a command that names no ``cwd``, ``feed`` for one whose stdin is fed while it runs; to
-    remove them is the caller's.
+    ``own_directory`` is made for a command that names no ``cwd``, ``feed`` for one whose stdin is fed while it runs,
+    ``group`` for one that has a cgroup of its own; to remove them is the caller's.
     """
     user = _user(spec["run_as"])
     environment = {
@@ -89,11 +94,14 @@ def start(
             opened += [stderr, stderr_writer]
         descriptors = [(stdin, 0), (stdout_writer, 1), (stderr_writer, 2), (script, SCRIPT_FD)]
         before = linux.ticks()
-        if user is None:
+        limited = spread(spec, group)
+        if group is not None:
+            group.make()
+        if user is None and group is None and not limited:
             os.chdir(cwd)
             pid = _spawn(surroundings.bash, argv, environment, descriptors)
         else:
-            pid = _fork_as(user, cwd, surroundings.bash, argv, environment, descriptors)
+            pid = _fork_as(user, limited, group, cwd, surroundings.bash, argv, environment, descriptors)
     except OSError as error:
         for fd in opened:
             os.close(fd)
@@ -102,6 +110,11 @@ def start(
     for fd in opened:
         if fd not in (stdout, stderr):
             os.close(fd)
+    try:
+        # From here, because we should have to set our own back; bash needs far longer until it starts anybody.
+        linux.set_oom_score_adj(pid, surroundings.oom_score_adj)
+    except OSError:
+        pass  # a bash that nobody may read hides from its own user too, and its memory counts all the same
     return Bash(pid, linux.started_since(pid, before), stdout, stderr)
 
 
@@ -146,19 +159,21 @@ def _spawn(path: str, argv: "list[str]", environment: "dict[str, str]", descript
 
 
 def _fork_as(
-    user: "pwd.struct_passwd",
+    user: "pwd.struct_passwd | None",
+    limited: "dict[str, int]",
+    group: "Group | None",
     cwd: str,
     path: str,
     argv: "list[str]",
     environment: "dict[str, str]",
     descriptors: "list[tuple[int, int]]",
 ) -> int:
-    """Fork, become ``user`` for good, then exec. What fails in the child is raised here as ``OSError``."""
-    groups = os.getgrouplist(user.pw_name, user.pw_gid)
+    """Fork, be limited, become ``user`` for good, then exec. What fails in the child is raised here as ``OSError``."""
+    groups = os.getgrouplist(user.pw_name, user.pw_gid) if user else []
     failure, failure_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_bash(user, groups, cwd, path, argv, environment, descriptors, failure_writer)
+        _become_bash(user, groups, limited, group, cwd, path, argv, environment, descriptors, failure_writer)
     os.close(failure_writer)
     try:
         text = os.read(failure, 4096)  # EOF when exec has closed the other end
@@ -172,8 +187,10 @@ def _fork_as(
 
 
 def _become_bash(
-    user: "pwd.struct_passwd",
+    user: "pwd.struct_passwd | None",
     groups: "list[int]",
+    limited: "dict[str, int]",
+    group: "Group | None",
     cwd: str,
     path: str,
     argv: "list[str]",
@@ -188,16 +205,24 @@ def _become_bash(
             signal.signal(number, signal.SIG_DFL)
         for ours, theirs in descriptors:
             os.dup2(ours, theirs)
-        # Groups before the user: afterwards we may change neither.
-        step = f"run_as {user.pw_name}"
-        os.setgroups(groups)
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
+        if group is not None:
+            step = "cgroup"
+            group.enter()
+        if user is not None:
+            # Groups before the user: afterwards we may change neither.
+            step = f"run_as {user.pw_name}"
+            os.setgroups(groups)
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
         step = cwd
         os.chdir(cwd)  # as the user, who must be able to reach it
+        step = "limits"
+        limits.apply(limited)
         step = path
         os.execve(path, argv, environment)
     except OSError as error:
         os.write(failure_writer, f"{error.errno} {step}".encode())
+    except MemoryError:
+        os.write(failure_writer, b"12 limits")  # ENOMEM: of its memory we are the first to use some
     finally:
         os._exit(127)

@@ -3,11 +3,12 @@
 import os
 import time
 
-from protocol import linux
+from protocol import cgroup, linux
 from protocol.config import boot_id
 from protocol.fault import Fault
 from protocol.places import Places
 from worker import bash
+from worker.group import Groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Outset:
         fault: Fault,
         commands_per_worker: int,
         secrets_key: bytes,
+        groups: Groups,
     ) -> None:
         self.places = places
         self.surroundings = surroundings
@@ -34,17 +36,32 @@ class Outset:
         self.fault = fault
         self.commands_per_worker = commands_per_worker
         self.secrets_key = secrets_key  # opens the secrets of commands (``protocol.sealed``)
+        self.groups = groups
+        self.oom_fd = -1  # of the file that counts whom the kernel ended for want of memory; -1: there is none
+
+    def count_oom_kills(self) -> None:
+        """From now on know how many the kernel ends; to be called by the process that forks workers."""
+        path = cgroup.oom_counter()
+        if path is not None:
+            self.oom_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def oom_kills(self) -> int:
+        """How many the kernel has ended in our cgroup for want of memory, as far as we know."""
+        return 0 if self.oom_fd < 0 else cgroup.count_in(os.pread(self.oom_fd, 4096, 0), b"oom_kill") or 0
 
     def elsewhere(self, places: Places) -> "Outset":
         """The same in another state directory, where no moment of a test comes."""
-        return Outset(
+        other = Outset(
             places=places,
             surroundings=self.surroundings,
             title=self.title,
             fault=Fault(None, places),
             commands_per_worker=self.commands_per_worker,
             secrets_key=self.secrets_key,
+            groups=Groups(None, [], always=False),
         )
+        other.oom_fd = self.oom_fd
+        return other
 
 
 class Worker:

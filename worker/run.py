@@ -10,7 +10,7 @@ import signal
 import time
 
 from protocol import journal
-from worker import bash
+from worker import bash, limits
 from worker.control_pipe import ControlPipe
 from worker.directory import OwnDirectory
 from worker.feed import Feed
@@ -97,7 +97,9 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
     feed = Feed(places.stdin(command_id), spec["stdin"]) if spec.get("stdin_open") else None
     fault.die_at("before_started")
     started = time.monotonic()
+    oom_kills = worker.outset.oom_kills()
     masks = None
+    group = worker.outset.groups.own(command_id, spec.get("limits") or {})
     try:
         secrets = _secrets(spec, worker)
         if secrets:
@@ -105,10 +107,12 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
 
             patterns = mask.patterns(list(secrets.values()))
             masks = mask.Mask(patterns), mask.Mask(patterns)
-        child = bash.start(spec, secrets, worker.outset.surroundings, own_directory, feed)
+        child = bash.start(spec, secrets, worker.outset.surroundings, own_directory, feed, group)
     except bash.SpawnError as error:
         if feed is not None:
             feed.close()
+        if group is not None:
+            group.remove()
         if not _end(record, _not_spawned(error), control_pipe, worker, told_to_go=False):
             return False
     else:
@@ -124,6 +128,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
             control_pipe=control_pipe,
             feed=feed,
             masks=masks,
+            group=group,
             wake_fd=worker.wake_fd,
             started=started,
         )
@@ -133,7 +138,14 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
         if watch.left:
             _hold_left_file(places.left_file(command_id))
         fault.die_at("before_ended")
-        ending = _ending(watch, status, time.monotonic() - started)
+        oom_killed = worker.outset.oom_kills() > oom_kills
+        if group is not None and "memory_bytes" in group.limits:
+            oom_killed = group.oom_killed  # of this command alone
+        ending = _ending(watch, status, time.monotonic() - started, oom_killed=oom_killed)
+        if group is not None:
+            ending["usage"].update(group.usage())
+            if not watch.left:
+                group.remove()
         told_to_go = watch.stop is not None and watch.stop.reason == "shutdown"
         if not _end(record, ending, control_pipe, worker, told_to_go=told_to_go):
             return False
@@ -144,6 +156,8 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
             # The command is final; nobody may take us for its running worker any more.
             os.close(journal_fd)
             _stay_for_the_left(command_id, list(watch.streams.kinds), worker)
+            if group is not None:
+                group.remove()
             own_directory.remove()
             _forget(places.left_file(command_id))
             return True
@@ -201,11 +215,11 @@ def _end(
     return False
 
 
-def _ending(watch: Watch, wait_status: int, duration_s: float) -> "dict[str, Any]":
+def _ending(watch: Watch, wait_status: int, duration_s: float, *, oom_killed: bool) -> "dict[str, Any]":
     code = os.waitstatus_to_exitcode(wait_status)
     usage = watch.tree.usage
     own_max_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status, reason = _verdict(watch, code)
+    status, reason = _verdict(watch, code, oom_killed=oom_killed)
     return {
         "status": status,
         "reason": reason,
@@ -221,13 +235,14 @@ def _ending(watch: Watch, wait_status: int, duration_s: float) -> "dict[str, Any
             "cpu_s": round(usage.cpu_s, 6),
             # A child starts with the size of the process that spawned it; only what exceeds ours is its own.
             "max_rss_bytes": usage.max_rss_kib * 1024 if usage.max_rss_kib > own_max_rss_kib else None,
+            "peak_memory_bytes": None,
         },
         "evidence": None,
         "duration_s": round(duration_s, 6),
     }
 
 
-def _verdict(watch: Watch, code: int) -> "tuple[str, str]":
+def _verdict(watch: Watch, code: int, *, oom_killed: bool) -> "tuple[str, str]":
     """Status and reason: ``stopped`` only if a signal of ours was sent while bash was alive."""
     stop = watch.stop
     if stop is not None and stop.reason == "timeout" and (stop.while_bash_lived or watch.waits_for_leftovers):
@@ -238,7 +253,7 @@ def _verdict(watch: Watch, code: int) -> "tuple[str, str]":
         return "stopped", stop.reason
     if code >= 0:
         return ("succeeded" if code == 0 else "failed"), "exit"
-    return "failed", "signal"
+    return "failed", limits.exceeded(watch.limits, code, watch.leader_cpu_s, oom_killed=oom_killed) or "signal"
 
 
 def _not_spawned(error: bash.SpawnError) -> "dict[str, Any]":

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import resource
     from typing import Any
 
+    from worker.group import Group
+
 MAX_BODIES = 256  # of killed processes, not yet reaped
 UNKILLABLE_AFTER_S = 10.0  # of sending KILL again and again
 NAMED_STUCK = 20  # of those that cannot be killed; they are counted all
@@ -37,8 +39,10 @@ class Usage:
 class Tree:
     """Everything below this process but bash, which stays unreaped so that its group's id stays ours."""
 
-    def __init__(self, leader_pid: int) -> None:
+    def __init__(self, leader_pid: int, group: "Group | None" = None) -> None:
+        """``group``: a cgroup that is this tree's own."""
         self.leader_pid = leader_pid
+        self._group = group
         self.leader_exited = False
         self.usage = Usage()
         self._seen: dict[tuple[int, int], bool] = {}  # (pid, start time) → in the group
@@ -92,6 +96,8 @@ class Tree:
         alive = self.others()
         self.count(alive)
         self.kill_escaped(alive)  # the group has got it
+        if alive and self._group is not None:
+            self._group.kill()  # who came after we had looked too
         # The bodies are left lying while any are alive: they count against the limit of processes, so a fork bomb
         # that has reached it cannot go on.
         if not alive or len(children) > MAX_BODIES:

@@ -16,9 +16,11 @@ import signal
 import time
 
 from protocol import control, journal
+from worker import limits
 from worker.bash import Bash
 from worker.control_pipe import ControlPipe
 from worker.feed import Feed
+from worker.group import Group
 from worker.record import DISK_AGAIN_S, DISK_TROUBLE, Record, Streams
 from worker.tree import UNKILLABLE_AFTER_S, Tree, unkillable
 
@@ -54,6 +56,7 @@ class Watch:
         control_pipe: ControlPipe,
         feed: "Feed | None",
         masks: "tuple[Mask, Mask] | None",
+        group: "Group | None",
         wake_fd: int,
         started: float,
     ) -> None:
@@ -68,9 +71,11 @@ class Watch:
         self._control_pipe = control_pipe
         self._feed = feed
         self._wake_fd = wake_fd
-        self.tree = Tree(bash.pid)
+        self.tree = Tree(bash.pid, group)
         self.stop: Stop | None = None
         self.left = 0
+        self.limits: dict[str, int] = spec.get("limits", {})  # journals of an earlier version know of none
+        self.leader_cpu_s = 0.0  # processor time of bash itself; only where that is limited
         self._listen_at: float | None = started + LISTEN_AFTER_S
         self._timeout_at = None if spec["timeout_s"] is None else started + spec["timeout_s"]
         self._killing_since: float | None = None
@@ -102,6 +107,8 @@ class Watch:
             self._feed_first(self._feed)
         while not self._step():
             self._wait()
+        if "cpu_s" in self.limits:
+            self.leader_cpu_s = limits.cpu_s(self._bash.pid)
         status = self.tree.reap_leader()
         if self.left == 0:
             self.tree.sweep_rest()

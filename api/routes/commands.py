@@ -52,6 +52,7 @@ ADD = Operation(
                 "leftovers": "wait",
                 "merge_stderr": True,
                 "output_limit_bytes": 1_000_000,
+                "limits": {"cpu_s": 30, "file_bytes": 1_000_000_000},
             },
         },
     ),
@@ -124,7 +125,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
         if key is None:
             command, new = await commands.add(wanted), True
         else:
-            once = Once(key, digest_of_command(wanted, config.default_timeout_s, bytes.fromhex(config.secrets_key)))
+            once = Once(key, digest_of_command(wanted, config))
             command, new = await commands.add_once(wanted, once)
         if wait_s := asked[WAIT]:
             command = await commands.wait(command, wait_s)

@@ -23,6 +23,7 @@ RUNNING: dict[str, Any] = {
     "grace_s": 5.0,
     "leftovers": "kill",
     "merge_stderr": False,
+    "limits": {"memory_bytes": None, "cpu_s": 600, "file_bytes": None, "open_files": None, "processes": None},
     "stdin_open": False,
     "rerun_of": None,
     "requested_by": "ci",
@@ -38,7 +39,7 @@ RUNNING: dict[str, Any] = {
     "signals": [],
     "masked": None,
     "swept": {"group": 0, "escaped": 0, "left": 0},
-    "usage": {"cpu_s": None, "max_rss_bytes": None},
+    "usage": {"cpu_s": None, "max_rss_bytes": None, "peak_memory_bytes": None},
     "evidence": None,
 }
 
@@ -53,5 +54,5 @@ ENDED = {
     "duration_s": 0.003092,
     "stdout_bytes": 6,
     "masked": 0,
-    "usage": {"cpu_s": 0.001502, "max_rss_bytes": None},
+    "usage": {"cpu_s": 0.001502, "max_rss_bytes": None, "peak_memory_bytes": None},
 }

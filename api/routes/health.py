@@ -20,6 +20,8 @@ HEALTH = Operation(
     answers={200: Answer("It is.", HealthAnswer, {"status": "ok", "version": "0.1.0"})},
 )
 
+CGROUPS = {"commands": "limited", "controllers": ["memory", "pids", "cpu"], "why_not": None}
+
 READY = Operation(
     id="isReady",
     method="GET",
@@ -27,11 +29,16 @@ READY = Operation(
     tag="Service",
     summary="Ask whether it accepts commands",
     answers={
-        200: Answer("It does.", ReadyAnswer, {"ready": True, "version": "0.1.0", "why": {}}),
+        200: Answer("It does.", ReadyAnswer, {"ready": True, "version": "0.1.0", "why": {}, "cgroups": CGROUPS}),
         503: Answer(
             "It does not, and why.",
             ReadyAnswer,
-            {"ready": False, "version": "0.1.0", "why": {"postgres": "PostgreSQL does not answer."}},
+            {
+                "ready": False,
+                "version": "0.1.0",
+                "why": {"postgres": "PostgreSQL does not answer."},
+                "cgroups": CGROUPS,
+            },
         ),
     },
 )
@@ -42,6 +49,8 @@ OPERATIONS = (HEALTH, READY)
 def blueprint(commands: Commands, config: Config) -> Blueprint:
     """Open to everybody: they hold no data."""
     routes = Blueprint("health")
+    which = "none" if config.groups is None else "all" if config.cgroups == "always" else "limited"
+    cgroups = {"commands": which, "controllers": config.controllers, "why_not": config.no_groups}
 
     @HEALTH.on(routes)
     async def healthz(_request: Request, _asked: Asked) -> HTTPResponse:
@@ -50,7 +59,7 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
     @READY.on(routes)
     async def readyz(_request: Request, _asked: Asked) -> HTTPResponse:
         why = await commands.ready()
-        body = {"ready": not why, "version": config.version, "why": why}
+        body = {"ready": not why, "version": config.version, "why": why, "cgroups": cgroups}
         return json_response(body, 503 if why else 200)
 
     return routes

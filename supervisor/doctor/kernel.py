@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from protocol import linux
+from supervisor import groups
 from supervisor.doctor.finding import Finding, failed, ok, warning
 
 OLD_KERNEL = "run Linux 5.4 or newer; in a container, look at what its seccomp profile refuses"
@@ -24,6 +25,7 @@ def findings() -> Iterator[Finding]:
     yield _needed("dumpable", "no script of the same user reads our memory", _in_a_child(_hide_memory))
     yield _children_file()
     yield _real_time()
+    yield _cgroups()
 
 
 def _needed(subject: str, what_for: str, attempt: Callable[[], None]) -> Finding:
@@ -95,6 +97,19 @@ def _children_file() -> Finding:
         "list of children",
         "this kernel has none (CONFIG_PROC_CHILDREN): a sweep looks through all processes instead, and is slower",
         "nothing has to be done; a kernel of a distribution has it",
+    )
+
+
+def _cgroups() -> Finding:
+    found = groups.look()
+    have = f"commands may have cgroups of their own, with {', '.join(found.controllers)}"
+    if found.directory is not None and found.controllers:
+        return ok("cgroups", have if found.why_not is None else f"{have}; {found.why_not}")
+    return warning(
+        "cgroups",
+        f"{found.why_not}: a limit of memory holds for each process by itself, one of processes for each user",
+        "start Bashd in a cgroup v2 of its own that it may write in, with the controllers memory and pids "
+        "(systemd: Delegate=yes)",
     )
 
 
