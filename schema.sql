@@ -56,6 +56,7 @@ create table commands (
     signals            jsonb            not null default '[]',  -- sent for clients: signal, at
     limits             jsonb            not null default '{}',  -- those that hold, by name
     peak_memory_bytes  bigint,                     -- of all its processes at once, where its cgroup told
+    traceparent        text,                       -- the place in a trace that its request named
 
     -- queued ──▶ running ──▶ succeeded | failed | stopped | lost
     --    └──────────────────▶ stopped | lost
@@ -163,4 +164,4 @@ create trigger audit_append_only before update or delete on audit
 create trigger audit_no_truncate before truncate on audit
     for each statement execute function audit_is_append_only();
 
-insert into schema_version (version) values (8);
+insert into schema_version (version) values (9);

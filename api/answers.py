@@ -96,6 +96,7 @@ class CommandAnswer(Answer):
     limits: LimitsAnswer
     rerun_of: Id | None = Field(description="The command of which it is a copy, which may be gone by now.")
     requested_by: str | None = Field(description="The name of the token with which it was asked for.")
+    traceparent: str | None = Field(description="Of the request that made it, as far as it was valid.")
     created_at: Time
     started_at: Time | None
     stop_requested_at: Time | None

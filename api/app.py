@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from api.changes import Changes
 from api.commands import Commands
 from api.events import Events
 from api.handover import first_line
+from api.log import Log
 from api.metrics import Metrics
 from api.operation import Operation
 from api.processes import Processes
@@ -35,7 +35,7 @@ from api.store import CommandRemoved, DatabaseAway
 from api.tokens import Tokens
 from protocol.config import Config
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 Application = Sanic[Any, Any]
 
@@ -180,5 +180,5 @@ def _translated(request: Request, error: Exception) -> problems.Problem:
         case _ if isinstance(error, DatabaseAway):
             return problems.Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
         case _:
-            log.error("a request failed: %s %s", request.method, request.path, exc_info=error)
+            log.failed("a request failed", error, method=request.method, path=request.path)
             return problems.Problem("The log of Bashd says more.")

@@ -8,7 +8,6 @@ attempts, merged, so that however many there are they are few rows.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from datetime import timedelta
 from api.asker import Asker
 from api.command import now
 from api.commands import Commands
+from api.log import Log
 from api.store import DatabaseAway
 from api.store_access import AccessStore, Entry
 
@@ -36,7 +36,7 @@ REFUSED = frozenset({401, 403, 421})
 # Found to be wrong before anything was done.
 NOTHING_DONE = frozenset({400, 404, 405, 406, 413, 415, 429})
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 class Audit:
@@ -89,10 +89,7 @@ class Audit:
         if not self._refused:
             self._refused_since = time.monotonic()
         self._refused[key] = Entry(now(), asker.token, "refused", None, None, asker.address, status)
-        log.warning(
-            "refused",
-            extra={"facts": {"status": status, "address": address, "token": asker.token}},
-        )
+        log.error("a request was refused", status=status, address=address, token=asker.token)
         self._wake.set()
 
     async def run(self) -> None:
@@ -132,7 +129,7 @@ class Audit:
                 self._close_round()
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                log.error("the audit log has no line for %d requests: PostgreSQL was away for too long", dropped)
+                log.error("the audit log has no line for some requests: PostgreSQL was away too long", count=dropped)
                 self._noted.append(Entry(now(), None, "dropped", None, None, None, 503, attempts=dropped))
             while self._noted:
                 entries = list(self._noted)[:AT_ONCE]
@@ -144,8 +141,7 @@ class Audit:
         """What was refused in this round becomes rows; the next begins."""
         for entry in self._refused.values():
             if entry.attempts > 1:
-                facts = {"status": entry.status, "address": entry.address, "attempts": entry.attempts}
-                log.warning("refused more than once", extra={"facts": facts})
+                log.error("requests were refused", status=entry.status, address=entry.address, attempts=entry.attempts)
             self._noted.append(entry)
         self._refused = {}
 

@@ -39,6 +39,7 @@ class Command:
     limits: dict[str, int] = field(default_factory=dict)  # those that hold (``protocol.limits``)
     rerun_of: int | None = None
     requested_by: str | None = None  # the token of who asked for it; None: not known, as for older rows
+    traceparent: str | None = None  # the place in a trace that its request named
     handed_boot_id: str | None = None  # None while it only waits
     status: str = "queued"
     reason: str | None = None
@@ -97,6 +98,7 @@ class Command:
             "labels": self.labels,
             "rerun_of": self.rerun_of,
             "requested_by": self.requested_by,
+            "traceparent": self.traceparent,
             "created_at_us": (self.created_at - EPOCH) // timedelta(microseconds=1),
             "handed_boot_id": self.handed_boot_id,
         }
@@ -108,10 +110,10 @@ class Command:
         created_at = EPOCH + timedelta(microseconds=facts.pop("created_at_us"))
         return cls(created_at=created_at, **facts)
 
-    def again(self, created_at: datetime, *, requested_by: str | None) -> Command:
-        """A new command that asks for the same. It has no id yet."""
+    def again(self, created_at: datetime, *, requested_by: str | None, traceparent: str | None) -> Command:
+        """A new command that asks for the same, in a trace of its own. It has no id yet."""
         asked = {**self.spec(), "id": 0, "rerun_of": self.id, "handed_boot_id": None, "created_at_us": 0}
-        asked["requested_by"] = requested_by
+        asked["requested_by"], asked["traceparent"] = requested_by, traceparent
         return replace(Command.from_spec(asked), created_at=created_at)
 
     def told_by(self, story: Story) -> Command:
@@ -175,6 +177,7 @@ class Command:
             "limits": {name: self.limits.get(name) for name in BOUNDS},
             "rerun_of": self.rerun_of,
             "requested_by": self.requested_by,
+            "traceparent": self.traceparent,
             "created_at": _iso(self.created_at),
             "started_at": _iso(self.started_at),
             "stop_requested_at": _iso(self.stop_requested_at),

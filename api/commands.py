@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -17,6 +16,7 @@ from api.handover import Handover, first_line
 from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Live, Lives
+from api.log import Log
 from api.models import CommandRequest, check_run_as
 from api.output import Output
 from api.problems import Conflict, Malformed, NotFound, Unavailable
@@ -29,7 +29,7 @@ from protocol.sealed import seal
 DATABASE_WITHIN_S = 2.0
 HANDED_OVER_WITHIN_S = 1.0
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 T = TypeVar("T")
 
@@ -51,13 +51,13 @@ class Commands:
         self.stopped: Callable[[Command], None] = lambda _command: None  # told when one ended that only waited
         self.removed: Callable[[], None] = lambda: None  # told when a command was removed
 
-    async def add(self, request: CommandRequest) -> Command:
+    async def add(self, request: CommandRequest, traceparent: str | None = None) -> Command:
         """Accept a command; raises ``Unavailable`` or ``QueueFull``, and then it will never run."""
-        accepted = await self._handover.add(self._new(request))
+        accepted = await self._handover.add(self._new(request, traceparent))
         assert isinstance(accepted, Command)
         return self._lives.shown(accepted)
 
-    def _new(self, request: CommandRequest) -> Command:
+    def _new(self, request: CommandRequest, traceparent: str | None) -> Command:
         created_at = at(time.time_ns())
         assert created_at is not None
         secrets = sealed_secrets(request.secrets, self._secrets_key) if request.secrets else None
@@ -65,19 +65,24 @@ class Commands:
             id=0,
             created_at=created_at,
             requested_by=asker.name(),
+            traceparent=traceparent,
             secrets=secrets,
             limits=request.limits.model_dump(exclude_none=True),
             **request.model_dump(exclude={"secrets", "limits"}),
         )
 
-    async def add_once(self, request: CommandRequest, once: Once) -> tuple[Command, bool]:
+    async def add_once(
+        self, request: CommandRequest, once: Once, traceparent: str | None = None
+    ) -> tuple[Command, bool]:
         """The command of this request, and whether it is new: the first with this key makes it, others find it.
 
         Raises what ``add`` does, and ``Conflict`` when the key belongs to another request.
         """
-        return await self._once(lambda: self._new(request), once)
+        return await self._once(lambda: self._new(request, traceparent), once)
 
-    async def rerun(self, command_id: int, config: Config, once: Once | None) -> tuple[Command, bool]:
+    async def rerun(
+        self, command_id: int, config: Config, once: Once | None, traceparent: str | None
+    ) -> tuple[Command, bool]:
         """Accept a command that asks for the same as this one, whatever became of that; and whether it is new.
 
         Raises ``NotFound``, ``Conflict`` for one that cannot be run again, and what ``add_once`` raises.
@@ -90,9 +95,13 @@ class Commands:
             limits.check(command.limits, config)
         except Malformed as problem:
             raise Conflict(f"Command {command_id} cannot be run again: {problem.detail}") from problem
+
+        def again() -> Command:
+            return command.again(now(), requested_by=asker.name(), traceparent=traceparent)
+
         if once is not None:
-            return await self._once(lambda: command.again(now(), requested_by=asker.name()), once)
-        accepted = await self._handover.add(command.again(now(), requested_by=asker.name()))
+            return await self._once(again, once)
+        accepted = await self._handover.add(again())
         assert isinstance(accepted, Command)
         return self._lives.shown(accepted), True
 
@@ -246,12 +255,13 @@ class Commands:
 
         Raises ``Conflict`` for one that is not final, ``NotFound``, and ``Unavailable``.
         """
+        removed = await self.get(command_id)
         await self._recorded(command_id)
         if not await self._ask_database(self._store.remove(command_id, asker.current())):
             command = await self.get(command_id)
             why = "was refused this moment; try again in a minute" if command.final else f"is {command.status}; stop it"
             raise Conflict(f"Only final commands can be removed, and command {command_id} {why}.")
-        log.info("command %d was removed by a client", command_id)
+        log.info("a command was removed by a client", command=removed)
         self.removed()
 
     async def _recorded(self, command_id: int) -> None:

@@ -6,12 +6,12 @@ commands are refused while there is still some left.
 
 from __future__ import annotations
 
-import logging
 import os
 
+from api.log import Log
 from protocol.places import Places
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 class Disk:
@@ -27,13 +27,21 @@ class Disk:
         """True when the state directory was removed under us."""
         return not os.path.isdir(self._journals)
 
+    def free_bytes(self) -> int | None:
+        """What we may still write; None when the disk cannot be asked."""
+        try:
+            found = os.statvfs(self._journals)
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize
+
     def trouble(self) -> str | None:
         """Why no command can be accepted, in a sentence; None when nothing of the disk speaks against it."""
         trouble = self._trouble()
         if (trouble is not None) != self._said:
             self._said = trouble is not None
             if trouble is not None:
-                log.error("no command is accepted or handed over: %s", trouble)
+                log.error("no command is accepted or handed over", error=trouble)
             else:
                 log.info("the disk has room for commands again")
         return trouble

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
-log = logging.getLogger("bashd.api")
+from api.log import Log
+
+log = Log()
 
 
 class Doubtful:
@@ -27,11 +28,12 @@ class Doubtful:
                 file.write(b"".join(b"%d\n" % one for one in ids))
         except OSError as error:
             # Then we alone know them, which is enough as long as we live.
-            log.error("cannot write down which commands were refused with 503: %s", error)
+            log.error("cannot write down which commands were refused with 503", error=error)
 
     def settle(self) -> None:
         """Forget them: their rows, as far as there are any, say that they were not accepted."""
-        log.error("refused with 503, and will not run: %s", ", ".join(str(one) for one in self.ids))
+        for command_id in self.ids:
+            log.error("a command was refused with 503, and will not run", command=command_id)
         self.ids = []
         try:
             os.unlink(self._path)

@@ -6,7 +6,6 @@ A waiting command is a row and nothing else. Handing over is: mark the row, writ
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from api.doubtful import Doubtful
 from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Live, Lives
+from api.log import Log
 from api.problems import QueueFull, Unavailable
 from api.spares import Spares
 from api.store import DatabaseAway, NeverSent, Store
@@ -33,7 +33,7 @@ BATCH_COMMANDS = 256
 GATHER_S = 0.002  # for a commit that carries more of those that arrive in a crowd
 TRY_AGAIN_S = 1.0
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 @dataclass(slots=True, eq=False)
@@ -321,7 +321,7 @@ class Handover:
         except OSError as error:
             no_journal = f"The disk does not take the journals of new commands: {error.strerror}."
             if self._no_journal != no_journal:
-                log.error("command %d: cannot write its journal, trying again: %s", command.id, error)
+                log.error("the API cannot write its journal, trying again", command=command, error=error)
             self._no_journal = no_journal
             return None
         self._no_journal = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
@@ -18,6 +18,9 @@ from protocol.places import Places
 
 START_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 DURATION_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+
+LOST_FOR = ("worker_died", "host_died", "journal_gone")
+PARTS = ("disk", "draining", "supervisor", "postgres")  # that may keep us from accepting commands
 
 # A series more for each counter, which says what a counter that begins anew says too.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -49,6 +52,9 @@ class Metrics:
         self._requests = Counter(
             "bashd_http_requests_total", "Answers by route and class.", ["method", "route", "status"], registry=registry
         )
+        for reason in LOST_FOR:
+            # From the beginning, for of a series that begins with 1 nobody can say that it has grown.
+            self._ended.labels("lost", reason)
 
     def recorded(self, before: Command, after: Command) -> None:
         """A command's row was written: from what it was to what it is."""
@@ -83,6 +89,11 @@ class Facts:
     counts: dict[str, int] | None
     unrecorded_bytes: int
     unrecorded_s: float
+    max_running: int
+    max_queued: int
+    disk_free_bytes: int | None  # None: it cannot be asked
+    min_free_bytes: int
+    unready: set[str]  # the parts that keep us from accepting commands
     pool: dict[str, int] = field(default_factory=dict)
 
 
@@ -107,6 +118,18 @@ class Scrape:
         yield GaugeMetricFamily("bashd_database_up", "1 when PostgreSQL answers.", int(facts.counts is not None))
         yield GaugeMetricFamily("bashd_commands_running", "Commands handed over and not ended.", facts.running)
         yield GaugeMetricFamily("bashd_commands_queued", "Commands that wait for their turn.", facts.queued)
+        yield GaugeMetricFamily("bashd_max_running", "How many may run at the same time.", facts.max_running)
+        yield GaugeMetricFamily("bashd_max_queued", "How many may wait.", facts.max_queued)
+        yield GaugeMetricFamily("bashd_ready", "1 when commands are accepted.", int(not facts.unready))
+        unready = {part: int(part in facts.unready) for part in PARTS}
+        yield _gauge("bashd_unready", "1 for each part that keeps commands from being accepted.", "part", unready)
+        if facts.disk_free_bytes is not None:
+            yield GaugeMetricFamily(
+                "bashd_disk_free_bytes", "Free on the disk of the state directory.", facts.disk_free_bytes
+            )
+        yield GaugeMetricFamily(
+            "bashd_min_free_bytes", "Free at least, for a command to be accepted.", facts.min_free_bytes
+        )
         if facts.counts is not None:
             yield _gauge("bashd_commands", "Commands in the record.", "status", facts.counts)
         yield GaugeMetricFamily("bashd_unrecorded_bytes", "Of journals, not yet in PostgreSQL.", facts.unrecorded_bytes)
@@ -126,7 +149,7 @@ class Scrape:
         yield from self._metrics.registry.collect()
 
 
-def _gauge(name: str, words: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+def _gauge(name: str, words: str, label: str, values: Mapping[str, int]) -> GaugeMetricFamily:
     gauge = GaugeMetricFamily(name, words, labels=[label])
     for value, number in values.items():
         gauge.add_metric([value], number)

@@ -30,6 +30,7 @@ class Parameter(Generic[T]):
     default: T
     example: Any = None  # needed where there is no default, so that who reads sees what one looks like
     at_most: int = 1  # how often it may be given
+    ignored_when_wrong: bool = False  # and when given too often: then it is as if it had not come
 
 
 def integer(
@@ -109,7 +110,11 @@ class Asked:
                 self._values[parameter] = _parsed(parameter, args[parameter.name])
         for header in headers:
             if sent_headers is not None and header.name in sent_headers:
-                self._values[header] = _parsed(header, sent_headers.getall(header.name))
+                try:
+                    self._values[header] = _parsed(header, sent_headers.getall(header.name))
+                except Malformed:
+                    if not header.ignored_when_wrong:
+                        raise
 
     def __getitem__(self, parameter: Parameter[T]) -> T:
         value: T = self._values.get(parameter, parameter.default)

@@ -7,7 +7,6 @@ keep everything; when it is back, everything is written.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from itertools import takewhile
 from api.command import Command
 from api.handover import first_line
 from api.live import Live, Lives, Mark
+from api.log import Log
 from api.spares import Spares
 from api.store import Chunk, DatabaseAway, Progress, Store
 from protocol import journal
@@ -30,7 +30,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 BATCH_COMMANDS = 500
 CHUNK_BYTES = 64 * 1024  # the longest row of output
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 class Recorder:
@@ -86,10 +86,12 @@ class Recorder:
             try:
                 await self._record_batch()
                 pause_s = TRY_AGAIN_S[0]
+                if self.trouble is not None:
+                    log.info("PostgreSQL takes what is to be recorded again")
                 self.trouble = None
             except DatabaseAway as error:
                 if pause_s == TRY_AGAIN_S[0]:
-                    log.error("PostgreSQL is away; journals keep what is to be recorded: %s", str(error).strip())
+                    log.error("PostgreSQL is away; journals keep what is to be recorded", error=first_line(error))
                 self.trouble = first_line(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, TRY_AGAIN_S[1])
@@ -178,19 +180,19 @@ class Recorder:
                 pass  # its worker has removed it
             except OSError as error:
                 # The next API that finds it compares it with its row, and removes it.
-                log.error("command %d: %s stays behind: %s", live.id, path, error.strerror)
+                log.error("a file of a command stays behind", command=live.command, path=path, error=error.strerror)
         self._lives.remove(live)
 
     async def compare(self, live: Live) -> None:
         """Read a command's row to learn where its recording stands; then it goes on from there."""
         row = await self._store.get(live.id)
         if row is None and _is_at_work(self._places.journal(live.id)):
-            log.error("command %d runs and has no row; was it accepted with another database? Left alone", live.id)
+            log.error("a command runs and has no row, as if accepted with another database", command=live.command)
             self._done(live.id)
             return
         if row is None or row.final:
             if row is None:
-                log.error("command %d has a journal and no row; its journal is removed", live.id)
+                log.error("a command has a journal and no row; its journal is removed", command=live.command)
             elif live.recorded is not None:
                 log_end(row)  # recorded by a commit of ours whose answer was lost
                 self.on_recorded(live.row or row, row)
@@ -223,7 +225,13 @@ def _place_of(row: Command, live: Live) -> Mark:
     for _, after in live.pieces(mark):
         if (after.stdout, after.stderr) == counts:
             return after
-    log.error("command %d: the journal and the recorded output disagree at %d and %d bytes", live.id, *counts)
+    stdout_bytes, stderr_bytes = counts
+    log.error(
+        "a journal and the recorded output disagree",
+        command=live.command,
+        stdout_bytes=stdout_bytes,
+        stderr_bytes=stderr_bytes,
+    )
     return Mark(live.followed.file, *counts)
 
 
@@ -306,18 +314,13 @@ class _Chunks:
 
 def log_end(command: Command) -> None:
     """The one line that the log has about the end of a command."""
-    log.info(
-        "command %d %s",
-        command.id,
-        command.status,
-        extra={
-            "facts": {
-                "command": command.id,
-                "status": command.status,
-                "reason": command.reason,
-                "exit_code": command.exit_code,
-                "signal": command.signal,
-                "duration_s": command.duration_s,
-            }
-        },
+    say = log.error if command.status == "lost" else log.info
+    say(
+        "a command ended",
+        command=command,
+        status=command.status,
+        reason=command.reason,
+        exit_code=command.exit_code,
+        signal=command.signal,
+        duration_s=command.duration_s,
     )

@@ -6,7 +6,6 @@ It runs at every start, so the path after a crash is the path of every day. Noth
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import replace
 from enum import Enum
@@ -14,12 +13,13 @@ from enum import Enum
 from api.command import Command, now
 from api.handover import Handover
 from api.live import Live, Lives
-from api.recorder import Recorder
+from api.log import Log
+from api.recorder import Recorder, log_end
 from api.store import Store
 from protocol import journal
 from protocol.places import Places, command_ids
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 class Journal(Enum):
@@ -80,14 +80,15 @@ class Recovery:
                         pass
                     continue
                 path = self._places.journal(command_id)
-                log.error("journal %d does not begin with a spec we understand; kept as %s.damaged", command_id, path)
-                os.rename(path, f"{path}.damaged")
+                kept_as = f"{path}.damaged"
+                log.error("a journal does not begin with a spec we understand", command=command_id, path=kept_as)
+                os.rename(path, kept_as)
                 self._damaged.add(command_id)
             except FileNotFoundError:
                 continue  # a worker or supervisor of before has just done with it
             except OSError as error:
                 # Not a file of ours. It must not keep the others from being served, at every start again.
-                log.error("journal %d cannot be read: %s", command_id, error)
+                log.error("a journal cannot be read", command=command_id, error=error)
 
     async def compare_with_rows(self) -> None:
         """Apply the table to every row that was handed over, and learn what waits. Raises when PostgreSQL is away."""
@@ -119,8 +120,9 @@ class Recovery:
                 self._handover.hand_over(row)
             case Action.HOST_DIED | Action.JOURNAL_GONE:
                 await self._store.finish_unstarted(row.id, "lost", action.name.lower(), now())
-                log.error("command %d is lost: %s", row.id, action.value)
-                self._recorder.on_recorded(row, replace(row, status="lost", reason=action.name.lower()))
+                end = replace(row, status="lost", reason=action.name.lower())
+                log_end(end)
+                self._recorder.on_recorded(row, end)
                 if live is not None:
                     self._recorder.forget(live)
                 for lost in await self._store.get_many([row.id]):

@@ -7,13 +7,13 @@ much, follows in pieces. Whoever still reads that finds out that the command has
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from api.command import now
 from api.live import Lives
+from api.log import Log
 from api.store import DatabaseAway, Store
 
 EVERY_S = 30.0
@@ -21,7 +21,7 @@ SETTLED_AFTER = timedelta(minutes=1)  # since its end: its client may be about t
 COMMANDS_AT_ONCE = 200
 CHUNKS_AT_ONCE = 200  # of output, of at most 64 KiB
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 class Retention:
@@ -71,8 +71,8 @@ class Retention:
         removed = await self._repeat(self._remove_old) + await self._repeat(self._remove_surplus)
         await self._repeat(self._remove_output)
         if removed:
-            facts = {"commands": removed, "took_s": round(time.monotonic() - began, 3)}
-            log.info("removed what is not to be kept", extra={"facts": facts})
+            took_s = round(time.monotonic() - began, 3)
+            log.info("removed what is not to be kept", commands=removed, took_s=took_s)
 
     async def _repeat(self, remove: Callable[[], Awaitable[int]]) -> int:
         """Do it until nothing is left to do; at most half of the time, the other half is for who waits for us."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
-import logging
 import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import psycopg
 
@@ -26,6 +23,7 @@ from api.events import Events
 from api.handover import Handover, first_line
 from api.link import Link
 from api.live import Lives
+from api.log import Log, to_stderr
 from api.metrics import Facts, Metrics, Scrape
 from api.output import Output
 from api.problems import Unavailable
@@ -50,7 +48,7 @@ GC_THRESHOLDS = (10_000, 20, 50)  # requests leave little that only the collecto
 TRY_AGAIN_S = 0.2
 BACKLOG = 1024
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 class Api:
@@ -149,11 +147,8 @@ class Api:
                 await self._store.close()
 
     async def scrape(self) -> bytes:
-        """What Prometheus asks for; PostgreSQL is given a second, and done without."""
-        try:
-            counts = await self.commands.counts(within_s=1.0)
-        except Unavailable:
-            counts = None
+        """What Prometheus asks for; PostgreSQL is given a second or two, and done without."""
+        counts, unready = await asyncio.gather(self._counts(), self.commands.ready())
         unrecorded_bytes, unrecorded_s = self._recorder.behind()
         facts = Facts(
             version=self._config.version,
@@ -162,9 +157,20 @@ class Api:
             counts=counts,
             unrecorded_bytes=unrecorded_bytes,
             unrecorded_s=unrecorded_s,
+            max_running=self._config.max_running,
+            max_queued=self._config.max_queued,
+            disk_free_bytes=self._disk.free_bytes(),
+            min_free_bytes=self._config.min_free_bytes,
+            unready=set(unready),
             pool=self._store.connections(),
         )
         return Scrape(self.metrics, self._places, facts).text()
+
+    async def _counts(self) -> dict[str, int] | None:
+        try:
+            return await self.commands.counts(within_s=1.0)
+        except Unavailable:
+            return None
 
     async def _own_database(self) -> None:
         """Keep the database ours. While it is not, no command is accepted."""
@@ -198,7 +204,7 @@ class Api:
                 self.commands.startup_trouble = first_line(error)
             except (migrations.SchemaTooNew, psycopg.Error) as error:
                 self.commands.startup_trouble = first_line(error)
-                log.error("the database cannot be used: %s", first_line(error))
+                log.error("the database cannot be used", error=first_line(error))
                 await asyncio.sleep(5)
             await asyncio.sleep(TRY_AGAIN_S)
 
@@ -244,7 +250,7 @@ class Api:
         for command_id in abandoned & self._abandoned:
             live = self._lives.get(command_id)
             if live is not None:
-                log.error("command %d: its journal was deleted, and nobody works on it any more", command_id)
+                log.error("a journal was deleted, and nobody works on its command any more", command=live.command)
                 live.give_up(time.time_ns())
                 self._recorder.note(live)
                 self._handover.ended()
@@ -269,7 +275,7 @@ class Api:
 
 def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Report]) -> int:
     """Serve on the listening socket until told to close or the supervisor is gone; returns the exit status."""
-    _log_to_stderr(config.log_format)
+    to_stderr(config.log_format)
     api = Api(config, orders, reports)
     parts = Parts(
         commands=api.commands,
@@ -300,48 +306,9 @@ def run(config: Config, socket_fd: int, orders: Queue[Order], reports: Queue[Rep
 def _die_of_failure(task: asyncio.Task[None]) -> None:
     """A part that failed would be missed by nobody until it is needed: rather end, and let another API come."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the API fails and ends", exc_info=error)
+        log.failed("this process fails and ends", error)
         os._exit(1)
 
 
-def _log_to_stderr(log_format: str) -> None:
-    line = logging.StreamHandler()
-    line.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[line], force=True)
-    log.setLevel(logging.INFO)
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
-    logging.getLogger("sanic.root").setLevel(logging.ERROR)
-
-
-def _stamp(record: logging.LogRecord) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-
-
-def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    facts: dict[str, Any] = getattr(record, "facts", {})
-    return facts
-
-
-class _TextLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = f"{_stamp(record)} {record.levelname.lower():5} api: {record.getMessage()}"
-        line += "".join(f" {name}={value}" for name, value in _facts(record).items() if value is not None)
-        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": _stamp(record),
-            "level": record.levelname.lower(),
-            "process": "api",
-            "message": record.getMessage(),
-            **_facts(record),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
 def _say_migrations(names: list[str]) -> None:
-    log.info("bringing the database's schema up to date: %s", ", ".join(names))
+    log.info("bringing the database's schema up to date", migrations=", ".join(names))

@@ -227,17 +227,17 @@ class Store:
             insert into commands (
                 id, node_id, handed_boot_id, status, name, labels, script, args, env, cwd, stdin, run_as,
                 timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open, rerun_of,
-                requested_by, idempotency_key, request_digest, secrets, on_output_limit, limits)
+                requested_by, idempotency_key, request_digest, secrets, on_output_limit, limits, traceparent)
             select id, %s, handed_boot_id, 'queued', name, labels, script, args, env, cwd, decode(stdin, 'base64'),
                 run_as, timeout_s, grace_s, leftovers, merge_stderr, output_limit_bytes, created_at, stdin_open,
                 rerun_of, requested_by, idempotency_key, decode(request_digest, 'hex'), decode(secrets, 'base64'),
-                on_output_limit, limits
+                on_output_limit, limits, traceparent
             from jsonb_to_recordset(%s) as x (
                 id bigint, handed_boot_id text, name text, labels jsonb, script text, args jsonb, env jsonb, cwd text,
                 stdin text, run_as text, timeout_s float8, grace_s float8, leftovers text, merge_stderr boolean,
                 output_limit_bytes bigint, created_at timestamptz, stdin_open boolean, rerun_of bigint,
                 requested_by text, idempotency_key text, request_digest text, secrets text, on_output_limit text,
-                limits jsonb)
+                limits jsonb, traceparent text)
             order by id
             on conflict do nothing
         """
@@ -728,6 +728,7 @@ def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
         "stdin_open": command.stdin_open,
         "rerun_of": command.rerun_of,
         "requested_by": command.requested_by,
+        "traceparent": command.traceparent,
     }
     if once is not None:
         row["idempotency_key"], row["request_digest"] = once.key, once.digest.hex()

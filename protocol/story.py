@@ -86,6 +86,20 @@ class Story:
         self.missing.append(dict(missing))
 
 
+def traceparent(path: str) -> "str | None":
+    """The place in a trace that a journal's spec names; None when it names none, or there is no journal to be read."""
+    try:
+        with journal.Reader(path) as reader:
+            first = next(reader.frames(), None)
+    except OSError:
+        return None
+    if first is None or first.kind != journal.SPEC:
+        return None
+    spec = first.facts()
+    found = spec.get("traceparent") if isinstance(spec, dict) else None  # of another version or hand, perhaps
+    return found if isinstance(found, str) else None
+
+
 def read(path: str) -> "tuple[Story, int]":
     """The story of a whole journal and the position after its last whole frame.
 

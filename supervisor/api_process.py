@@ -9,6 +9,7 @@ from protocol.config import Config
 from protocol.messages import Order, Report
 from protocol.places import Places
 from protocol.queue import Queue
+from supervisor.log import Log
 from supervisor.restart import Restart
 
 
@@ -69,7 +70,7 @@ class ApiProcess:
             from api import serve
 
             status = serve.run(self._config, self._socket_fd, self.orders, self.reports)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            Log("api", self._config.log_format).failed(error)
         finally:
             os._exit(status)

@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 
 from protocol import linux
 from protocol.places import Places
+from supervisor.log import Log
 from supervisor.postmaster import SOCKETS, Server
 
 DATABASE = "bashd"
@@ -51,6 +51,7 @@ CONFIGURATION = {
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
     "log_min_messages": "fatal",
+    "log_line_prefix": "",  # init writes its lines into our log, with their time
     "log_checkpoints": "off",
     "log_startup_progress_interval": "0",
 }
@@ -116,16 +117,20 @@ def _binaries(directory: str) -> Binaries | None:
     return Binaries(directory, major) if major >= MIN_MAJOR else None
 
 
-def prepare(places: Places, pg_user: str | None) -> Cluster:
+def prepare(places: Places, pg_user: str | None, log_format: str = "text") -> Cluster:
     """Make the cluster if there is none, and say how it is started. Raises ``ClusterError``."""
+    log = Log("launcher", log_format)
     owner = owner_of(pg_user)
     base = places.postgres
     try:
         _make_private(base, owner)
         data = os.path.join(base, "data")
-        binaries = _executable_by(choose(find_binaries(), data), owner, places)
+        binaries = _executable_by(choose(find_binaries(), data), owner, places, log)
         if not os.path.exists(os.path.join(data, "PG_VERSION")):
+            log.info("creating a PostgreSQL database", version=str(binaries.major), path=data)
+            began_at = time.monotonic()
             _initdb(binaries, data, owner)
+            log.info("the database is created", took_s=round(time.monotonic() - began_at, 1))
         socket_directory = _socket_directory(base, owner)
     except OSError as error:
         raise ClusterError(f"embedded PostgreSQL: {error.strerror} ({error.filename})") from error
@@ -201,7 +206,7 @@ def choose(found: list[Binaries], data: str) -> Binaries:
     )
 
 
-def _executable_by(binaries: Binaries, owner: pwd.struct_passwd | None, places: Places) -> Binaries:
+def _executable_by(binaries: Binaries, owner: pwd.struct_passwd | None, places: Places, log: Log) -> Binaries:
     """These binaries, or a copy of their installation that the user can execute (a checkout may be private)."""
     if owner is None or trouble_with(binaries, owner) is None:
         return binaries
@@ -210,7 +215,7 @@ def _executable_by(binaries: Binaries, owner: pwd.struct_passwd | None, places: 
     package = os.path.dirname(installation)
     inside = os.path.join(os.path.basename(package), os.path.basename(installation))
     if not os.path.isdir(copy):
-        print(f"bashd: copying PostgreSQL {binaries.major} to where user {owner.pw_name} can run it", file=sys.stderr)
+        log.info("copying PostgreSQL to where its user can run it", version=str(binaries.major), path=copy)
         temporary = f"{copy}.new"
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(installation, os.path.join(temporary, inside), symlinks=True)
@@ -278,8 +283,6 @@ def _end_with_us(with_signal: int) -> Callable[[], None]:
 
 def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> None:
     """Make the cluster under another name first: one that was interrupted is never taken for whole."""
-    print(f"bashd: creating a PostgreSQL {binaries.major} database in {data} …", file=sys.stderr, flush=True)
-    began_at = time.monotonic()
     temporary = f"{data}.new"
     shutil.rmtree(temporary, ignore_errors=True)
     locale = ["--locale=C"]
@@ -296,7 +299,6 @@ def _initdb(binaries: Binaries, data: str, owner: pwd.struct_passwd | None) -> N
         raise ClusterError(f"initdb failed: {trouble}")
     os.sync()
     os.rename(temporary, data)
-    print(f"bashd: the database is created, in {time.monotonic() - began_at:.1f} s", file=sys.stderr, flush=True)
 
 
 def _socket_directory(base: str, owner: pwd.struct_passwd | None) -> str:

@@ -10,9 +10,9 @@ import os
 import resource
 import select
 import struct
-import sys
 
 from protocol import control, linux
+from supervisor.log import Log
 from worker import run
 from worker.outset import Outset
 from worker.rehearsal import rehearse
@@ -219,7 +219,7 @@ class Crew:
 class Forker:
     """The supervisor's side. ``results_fd`` is readable when something is to be taken."""
 
-    def __init__(self, outset: Outset, nofile: "tuple[int, int]") -> None:
+    def __init__(self, outset: Outset, nofile: "tuple[int, int]", log: Log) -> None:
         """Split the forker off. To be called before anything dear is imported."""
         requests, self._requests_fd = os.pipe()
         self.results_fd, results = os.pipe()
@@ -231,8 +231,8 @@ class Forker:
                 os.close(self.results_fd)
                 linux.die_with_parent(supervisor_pid)
                 serve(requests, results, outset, nofile)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
+            except BaseException as error:
+                log.failed(error)
             finally:
                 os._exit(1)
         os.close(requests)

@@ -8,14 +8,13 @@ kills everything in it, so whatever does real work, and could fail at it, is a c
 import os
 import select
 import signal
-import sys
 import time
 
 from protocol import linux, starts
 from protocol.config import Config
 from protocol.places import Places
-from supervisor.log import Log
-from supervisor.postmaster import Ending, Predecessor, Server
+from supervisor.log import Log, how_it_ended
+from supervisor.postmaster import Ending, Predecessor, Said, Server
 from supervisor.restart import Restart
 
 TYPE_CHECKING = False
@@ -63,6 +62,7 @@ class Init:
         self._postmaster: Kept | None = None
         if config.postgres_argv is not None:
             self._postgres = Server(config.postgres_argv)
+            self._said = Said(config.log_format)
             self._predecessor = Predecessor(self._postgres, self._log)
             self._postmaster = Kept("postmaster", self._fork_postmaster)
 
@@ -101,7 +101,7 @@ class Init:
                     child.start()
                     starts.count(self._places, child.name)
                 except OSError as error:  # no process to be had now: like one that died at once
-                    self._log.error(f"cannot start the {child.name}", error=error)
+                    self._log.error("cannot start a process", name=child.name, error=error)
                     child.ended()
 
     def _next_start(self) -> "float | None":
@@ -112,13 +112,18 @@ class Init:
         timeout_ms = None if until is None else max(0, int((until - time.monotonic()) * 1000) + 1)
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
-        if not poll.poll(timeout_ms):
+        if self._postmaster is not None:
+            poll.register(self._said.reader_fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(timeout_ms)]
+        if self._postmaster is not None and self._said.reader_fd in ready:
+            self._said.take()
+        if self._wake_fd not in ready:
             return
         told = [number for number in os.read(self._wake_fd, 4096) if number in SHUTDOWN_SIGNALS]
         self._shutdown_signals += len(told)
         if told and self._shutdown_at is None:
             self._shutdown_at = time.monotonic()
-            self._log.info("shutting down", signal=signal.Signals(told[0]).name)
+            self._log.info("shutting down", signal=told[0])
 
     def _reap(self) -> None:
         """Collect every dead child: ours, and the orphans that come to the first process."""
@@ -133,7 +138,7 @@ class Init:
                 if child.pid == pid:
                     child.ended()
                     if self._shutdown_at is None:
-                        self._log.error(f"the {child.name} ended", pid=pid, status=describe(status))
+                        self._log.error("a process ended", name=child.name, pid=pid, how=how_it_ended(status))
 
     def _shut_down(self) -> int:
         """Let the supervisor end its commands, then end the postmaster."""
@@ -171,8 +176,9 @@ class Init:
         while postmaster.pid is not None and (until := ending.urge()) is not None:
             self._wait(until)
             self._reap()
+        self._said.take()
 
-    def _fork(self, run: "Callable[[int], int]") -> int:
+    def _fork(self, name: str, run: "Callable[[int], int]") -> int:
         """Fork a child in a session of its own, which runs ``run(our pid)`` and exits with what it returns."""
         init_pid = os.getpid()
         # Blocked over the fork: the child has our handlers until it has set its own, and they would swallow a signal
@@ -197,19 +203,21 @@ class Init:
             os.close(self._wake_fd)
             os.close(self._wake_writer)
             status = run(init_pid)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            Log(name, self._config.log_format).failed(error)
         finally:
             os._exit(status)
 
     def _fork_supervisor(self) -> int:
         def run(init_pid: int) -> int:
             linux.die_with_parent(init_pid)
+            if self._postmaster is not None:
+                self._said.close()
             from supervisor import supervise
 
             return supervise.main(self._config, self._socket_fd, self._lock_fd, self._title)
 
-        return self._fork(run)
+        return self._fork("supervisor", run)
 
     def _fork_postmaster(self) -> int:
         self._predecessor.end()
@@ -218,6 +226,7 @@ class Init:
             argv = self._config.postgres_argv
             assert argv is not None
             os.umask(0o077)
+            os.dup2(self._said.writer_fd, 2)
             if self._config.postgres_uid is not None and self._config.postgres_gid is not None:
                 os.setgroups([])
                 os.setgid(self._config.postgres_gid)
@@ -227,13 +236,7 @@ class Init:
             os.execv(argv[0], argv)
             return 1
 
-        return self._fork(run)
-
-
-def describe(status: int) -> str:
-    """A wait status in words."""
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+        return self._fork("postmaster", run)
 
 
 def main(fds: list[int]) -> int:
@@ -245,4 +248,8 @@ def main(fds: list[int]) -> int:
     os.set_inheritable(lock_fd, False)
     os.set_inheritable(socket_fd, False)
     os.chdir("/")
-    return Init(config, lock_fd=lock_fd, socket_fd=socket_fd).run()
+    try:
+        return Init(config, lock_fd=lock_fd, socket_fd=socket_fd).run()
+    except Exception as error:
+        Log("init", config.log_format).failed(error)
+        return 1

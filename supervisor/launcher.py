@@ -28,6 +28,7 @@ from protocol.places import Places
 from protocol.sealed import key_of
 from supervisor import cluster, database, groups, psql, state
 from supervisor.doctor import examination
+from supervisor.log import Log
 from supervisor.settings import Settings, SettingsError, load
 from supervisor.words import OF_CLIENT
 
@@ -39,6 +40,9 @@ TITLE_ROOM = 200  # characters of arguments that a process title may be written 
 
 class StartError(Exception):
     """Bashd cannot be started: one line that says why."""
+
+
+CANNOT_START = (state.StateError, cluster.ClusterError, database.DatabaseError, StartError)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,8 +66,14 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.word == "psql":
             _unblock_signals()
             psql.become(Places(str(settings.state_dir)), rest)
-        _serve(settings)
-    except (SettingsError, state.StateError, cluster.ClusterError, database.DatabaseError, StartError) as error:
+        try:
+            _serve(settings)
+        except CANNOT_START as error:
+            if settings.log != "json":
+                raise
+            Log("launcher", "json").error("cannot start", error=error)
+            return EXIT_CANNOT_START
+    except (SettingsError, *CANNOT_START) as error:
         print(f"bashd: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
 
@@ -211,12 +221,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _database(settings: Settings, places: Places) -> tuple[cluster.Cluster | None, str]:
     if settings.database_url is None:
-        embedded = cluster.prepare(places, settings.pg_user)
+        embedded = cluster.prepare(places, settings.pg_user, settings.log)
         return embedded, embedded.conninfo
     conninfo = settings.database_url.get_secret_value()
     silence = database.check(conninfo)
     if silence is not None:
-        print(f"bashd: the database does not answer, starting without it: {silence}", file=sys.stderr)
+        Log("launcher", settings.log).error("the database does not answer, starting without it", error=silence)
     return None, conninfo
 
 
@@ -243,22 +253,23 @@ def _say_where(settings: Settings, places: Places, port: int) -> None:
     else:
         token = f"the token is in {places.token}"
     scheme = "https" if settings.tls_cert else "http"
-    print(f"bashd {_version()} on {scheme}://{host}:{port}, {token}", file=sys.stderr, flush=True)
+    url = f"{scheme}://{host}:{port}"
+    log = Log("launcher", settings.log)
+    if settings.log == "json":
+        log.info("serving", version=_version(), url=url, token=token)
+    else:  # for a person, who reads this one first
+        print(f"bashd {_version()} on {url}, {token}", file=sys.stderr, flush=True)
     if settings.speaks_plainly:
-        print(
-            f"bashd: plain HTTP on {host}, as plain_http has it: who listens on the network reads tokens and scripts",
-            file=sys.stderr,
-            flush=True,
-        )
+        log.error("plain HTTP, as plain_http has it: who listens on the network reads tokens and scripts", host=host)
     state.forget_login_code(places)
     if settings.auth != "none" and sys.stderr.isatty():
         # Only for eyes: what goes to a log is read by more people, and for longer than a code is meant to last.
         code = state.login_code(places)
-        print(f"bashd: look at {scheme}://{host}:{port}/#code={code} (once, within 10 minutes)", file=sys.stderr)
+        print(f"bashd: look at {url}/#code={code} (once, within 10 minutes)", file=sys.stderr)
     try:
         state.leave_url(places, f"{scheme}://{_reached_at(settings.host)}:{port}")
     except state.StateError as error:  # a full disk, say: the service does without
-        print(f"bashd: the command line will not find this service by itself: {error}", file=sys.stderr, flush=True)
+        log.error("the command line will not find this service by itself", error=error)
 
 
 def _reached_at(host: str) -> str:

@@ -1,16 +1,30 @@
 """One line for each thing worth knowing, on stderr, as text or JSON; for the processes without ``logging``."""
 
-import json
 import os
-import time
+
+from protocol.line import line, traceback_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def how_it_ended(status: int) -> str:
+    """A wait status in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
 class Log:
     """Writes lines for one process; a line is one write, so lines of several processes do not mix."""
 
-    def __init__(self, process: str, log_format: str) -> None:
+    def __init__(
+        self, process: str, log_format: str, *, trace_of: "Callable[[int], str | None]" = lambda _command_id: None
+    ) -> None:
+        """``trace_of`` gives the ``traceparent`` of a command; asked only when there is a line about it."""
         self._process = process
-        self._json = log_format == "json"
+        self._format = log_format
+        self._trace_of = trace_of
 
     def info(self, message: str, **facts: object) -> None:
         """An outcome, as expected."""
@@ -20,15 +34,15 @@ class Log:
         """A surprise."""
         self._write("error", message, facts)
 
+    def failed(self, error: BaseException) -> None:
+        """The process fails, and this is why."""
+        self._write("error", "this process fails and ends", {"error": error, "traceback": traceback_of(error)})
+
     def _write(self, level: str, message: str, facts: dict[str, object]) -> None:
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        if self._json:
-            line = json.dumps({"time": stamp, "level": level, "process": self._process, "message": message, **facts})
-        else:
-            line = f"{stamp} {level:5} {self._process}: {message}"
-            line += "".join(f" {name}={value}" for name, value in facts.items())
+        command_id = facts.get("command")
+        if isinstance(command_id, int) and (traceparent := self._trace_of(command_id)):
+            facts["traceparent"] = traceparent
         try:
-            os.write(2, line.encode(errors="replace") + b"\n")
+            os.write(2, line(self._format, self._process, level, message, facts).encode(errors="replace") + b"\n")
         except OSError:
             pass  # nobody reads our stderr any more; the work goes on

@@ -40,7 +40,7 @@ from supervisor.child import SILENT_AFTER_S, Child, PendingStop
 from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude, of_whom, say_unkillable
 from supervisor.forker import Forker
 from supervisor.kin import Kin
-from supervisor.log import Log
+from supervisor.log import Log, how_it_ended
 from worker.run import EXIT_NO_DISK, EXIT_NOT_TAKEN
 from worker.tree import UNKILLABLE_AFTER_S
 
@@ -66,7 +66,7 @@ class Supervisor:
         self._clock = clock
         self._boot_id = boot_id()
         self._fault = Fault(config.fault, self._places)
-        self._log = Log("supervisor", config.log_format)
+        self._log = Log("supervisor", config.log_format, trace_of=self._trace_of)
         self._children: dict[int, Child] = {}
         self._fallen: dict[int, Fallen] = {}
         self._left_since: dict[tuple[int, int], float] = {}  # (pid, start time) of who was left → the first round
@@ -176,7 +176,7 @@ class Supervisor:
         try:
             self._api.start()
         except OSError as error:  # no process to be had now
-            self._log.error("cannot start the API", error=error)
+            self._log.error("cannot start a process", name="api", error=error)
             self._api.ended()
             return
         self._poll.register(self._api.orders.reader_fd, select.POLLIN)
@@ -185,7 +185,7 @@ class Supervisor:
 
     def _api_ended(self, status: int) -> None:
         if not self._closing_sent:
-            self._log.error("the API ended", pid=self._api.pid, wait_status=status)
+            self._log.error("a process ended", name="api", pid=self._api.pid, how=how_it_ended(status))
         self._poll.unregister(self._api.orders.reader_fd)
         self._api.ended()
         # Who asked has been cut off, and the next API counts its tickets from one again.
@@ -478,6 +478,9 @@ class Supervisor:
                 self._take_over_if_silent(child, PendingStop(signal.SIGTERM, child.grace_s, "timeout", None))
                 child.timeout_due = now + SILENT_AFTER_S
 
+    def _trace_of(self, command_id: int) -> str | None:
+        return story.traceparent(self._places.journal(command_id))
+
     def _take_over_if_silent(self, child: Child, stop: PendingStop) -> None:
         path = self._places.journal(child.id)
         try:
@@ -513,7 +516,8 @@ class Supervisor:
         asked = taken_over or next(iter([*(child.stops if child is not None else ()), *early]), None)
         self._fallen[command_id] = Fallen(command_id, facts, adopted, host_died, status, taken_over, asked)
         if taken_over is None:
-            self._log.error("a worker died before its command's end", command=command_id, wait_status=status)
+            how = None if status is None else how_it_ended(status)  # None: it was not our child
+            self._log.error("a worker died before its command's end", command=command_id, how=how)
 
     def _clear_up_after_fallen(self) -> None:
         """Kill what dead workers left; when nobody is left, record the ends."""
@@ -598,10 +602,10 @@ class Supervisor:
         left = len(self._children) + len(self._fallen)
         if self._said_left is None or left <= self._said_left // 2 < self._said_left:
             if left or self._said_left:
-                what = (
-                    "leaving commands to the next start" if self._config.on_shutdown == "leave" else "ending commands"
-                )
-                self._log.info(what, left=left)
+                if self._config.on_shutdown == "leave":
+                    self._log.info("leaving commands to the next start", left=left)
+                else:
+                    self._log.info("ending commands", left=left)
             self._said_left = left
 
     def _stop_for_shutdown(self, child: Child) -> None:

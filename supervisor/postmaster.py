@@ -11,6 +11,8 @@ STRONGER_AFTER_S = 2.0  # from one signal to the next stronger one; PostgreSQL r
 # Fast shutdown, immediate shutdown (the manual's chapter on shutting down the server), and then no more asking.
 SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
+SEVERE = ("ERROR:", "FATAL:", "PANIC:")
+MAX_LINE_BYTES = 8192
 
 SOCKETS = "unix_socket_directories="
 
@@ -64,6 +66,38 @@ class Server:
                     pass  # the last act of a server that was there when we read it
 
 
+class Said:
+    """What a server writes on its stderr: lines of our log."""
+
+    def __init__(self, log_format: str) -> None:
+        self.reader_fd, self.writer_fd = os.pipe()
+        for fd in (self.reader_fd, self.writer_fd):
+            # The server's end too: rather a lost line than a database that waits for us.
+            os.set_blocking(fd, False)
+        self._log = Log("postgres", log_format)
+        self._rest = b""
+
+    def take(self) -> None:
+        """Log the lines that are there. What is left of one that is not whole waits for its end, if it is not long."""
+        try:
+            read = os.read(self.reader_fd, 64 * 1024)
+        except BlockingIOError:
+            return
+        *whole, self._rest = (self._rest + read).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            whole, self._rest = [*whole, self._rest], b""
+        for one in whole:
+            text = one.decode(errors="replace").strip()
+            if text:
+                say = self._log.error if text.startswith(SEVERE) else self._log.info
+                say("PostgreSQL says", text=text)
+
+    def close(self) -> None:
+        """In a process that is not the server's and does not listen."""
+        os.close(self.reader_fd)
+        os.close(self.writer_fd)
+
+
 class Ending:
     """A server on its way to its end: each ``urge`` sends the signal whose time has come."""
 
@@ -87,7 +121,7 @@ class Ending:
         number = SIGNALS[min(self._sent, len(SIGNALS) - 1)]
         if self._sent:
             states = ", ".join(f"{one.pid} {one.state} below {one.ppid}" for one in processes)
-            self._log.error("PostgreSQL does not end", signal=number.name, processes=states)
+            self._log.error("PostgreSQL does not end", signal=int(number), processes=states)
         pids = {one.pid for one in processes}
         for one in processes:
             if number == signal.SIGKILL or one.ppid not in pids:

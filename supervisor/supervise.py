@@ -7,6 +7,7 @@ from protocol.config import Config
 from protocol.fault import Fault
 from protocol.places import Places
 from supervisor.forker import Forker
+from supervisor.log import Log
 from worker import bash
 from worker.group import Groups
 from worker.outset import Outset
@@ -29,7 +30,7 @@ def main(config: Config, socket_fd: int, lock_fd: int, title: linux.Title) -> in
         secrets_key=bytes.fromhex(config.secrets_key),
         groups=Groups(config.groups, config.controllers, always=config.cgroups == "always"),
     )
-    forker = Forker(outset, (config.nofile[0], config.nofile[1]))
+    forker = Forker(outset, (config.nofile[0], config.nofile[1]), Log("forker", config.log_format))
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
     # From here on forking is dear, and the forker does it.

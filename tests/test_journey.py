@@ -12,7 +12,7 @@ FIELDS = {
     "id", "name", "labels", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "paused", "script", "args",
     "cwd", "stdin_open", "run_as", "timeout_s", "grace_s", "leftovers", "merge_stderr", "rerun_of", "created_at",
     "started_at", "stop_requested_at", "ended_at", "duration_s", "stdout_bytes", "stderr_bytes", "truncated", "swept",
-    "usage", "evidence", "limits", "masked", "signals", "requested_by", "stopped_by",
+    "usage", "evidence", "limits", "masked", "signals", "requested_by", "stopped_by", "traceparent",
 }  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import psycopg
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import migrations
@@ -118,6 +121,51 @@ def test_while_postgresql_is_away_it_answers_and_says_so(own_service: StartServi
     ended = _scrape(service)
     assert _value(ended, "bashd_commands_ended_total", status="stopped", reason="client") == 1
     assert _value(ended, "bashd_output_bytes_total", stream="stdout") == service.get(command).stdout_bytes
+
+
+def test_what_keeps_commands_from_being_accepted_is_told_by_part(
+    own_service: StartService, server: PostgresServer
+) -> None:
+    """As /readyz has it; beside what the settings allow, and what is free on the disk."""
+    service = own_service(database_url=server.new_database(), max_running=7, max_queued=8, min_free_bytes=9).start()
+
+    def unready() -> set[str]:
+        found = _scrape(service)
+        assert _value(found, "bashd_ready") == (not any(_parts(found).values()))
+        return {part for part, count in _parts(found).items() if count}
+
+    before = _scrape(service)
+    free = os.statvfs(service.state_dir)
+    assert set(_parts(before)) == {"disk", "draining", "supervisor", "postgres"}
+    assert unready() == set()
+    server.end()
+    eventually(lambda: unready() == {"postgres"})
+    server.begin()
+    eventually(lambda: unready() == set())
+
+    names = ("bashd_max_running", "bashd_max_queued", "bashd_min_free_bytes")
+    assert [_value(before, name) for name in names] == [7, 8, 9]
+    assert _value(before, "bashd_disk_free_bytes") == pytest.approx(free.f_bavail * free.f_frsize, rel=0.2)
+
+
+def _parts(found: Samples) -> dict[str, float]:
+    return {dict(labels)["part"]: count for (name, labels), count in found.items() if name == "bashd_unready"}
+
+
+def test_a_full_disk_is_told(own_service: StartService) -> None:
+    """While commands are refused because of it."""
+    service = own_service(min_free_bytes=2**60).start(ready=False)
+
+    eventually(lambda: {part for part, count in _parts(_scrape(service)).items() if count} == {"disk"})
+    assert _value(_scrape(service), "bashd_ready") == 0
+
+
+def test_losses_are_there_before_the_first(service: Service) -> None:
+    """Of a series that begins with 1 nobody could say that it has grown."""
+    lost = {labels for name, labels in _scrape(service) if name == "bashd_commands_ended_total"}
+
+    for reason in ("worker_died", "host_died", "journal_gone"):
+        assert (("reason", reason), ("status", "lost")) in lost
 
 
 def test_before_the_schema_is_there_nobody_is_told_that_we_failed(own_service: StartService, database_url: str) -> None:

@@ -15,9 +15,9 @@ def test_the_first_start_says_what_it_waits_for(own_service: StartService) -> No
     assert service.terminate() == 0
     service.start()
 
-    assert "bashd: creating a PostgreSQL " in first
-    assert re.search(r"bashd: the database is created, in [\d.]+ s\n", first)
-    assert re.search(r"bringing the database's schema up to date: 0001_\w+, ", first)
+    assert "creating a PostgreSQL database version=" in first
+    assert re.search(r"the database is created took_s=[\d.]+\n", first)
+    assert re.search(r'bringing the database\'s schema up to date migrations="0001_\w+, ', first)
     assert service.log.count("bringing the database's schema up to date") == 1
     assert service.log.count("the database is created") == 1
 

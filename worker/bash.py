@@ -75,6 +75,7 @@ def start(
         **surroundings.environment,
         **_home(user),
         "BASHD_COMMAND_ID": str(spec["id"]),
+        **_trace(spec.get("traceparent")),  # journals of an earlier version know of none
         **spec["env"],
         **secrets,
     }
@@ -129,6 +130,10 @@ def _user(name: "str | None") -> "pwd.struct_passwd | None":
 
 def _home(user: "pwd.struct_passwd | None") -> "dict[str, str]":
     return {"HOME": user.pw_dir, "USER": user.pw_name} if user else {}
+
+
+def _trace(traceparent: "str | None") -> "dict[str, str]":
+    return {"TRACEPARENT": traceparent} if traceparent else {}
 
 
 def _stdin(text: "str | None", feed: "Feed | None", user: "pwd.struct_passwd | None") -> int:

@@ -15,6 +15,7 @@ from api.parameters import Asked, integer, seconds
 from api.problems import Conflict, NotFound, QueueFull, Unavailable
 from api.routes.examples import ENDED, RUNNING, STOPPING
 from api.selection import PARAMETERS, SEARCHED, selection
+from api.trace import TRACEPARENT
 from protocol.config import Config
 from protocol.status import STATUSES
 
@@ -32,7 +33,7 @@ ADD = Operation(
     summary="Run a script",
     about="Once this is answered with 201 the command is recorded and will run, whatever dies in between.",
     query=(WAIT,),
-    headers=(KEY,),
+    headers=(KEY, TRACEPARENT),
     body=Body(
         CommandRequest,
         examples={
@@ -121,12 +122,12 @@ def blueprint(commands: Commands, config: Config) -> Blueprint:
 
     @ADD.on(routes)
     async def add(request: Request, asked: Asked) -> HTTPResponse:
-        wanted, key = parse_command(request.body, config), asked[KEY]
+        wanted, key, traceparent = parse_command(request.body, config), asked[KEY], asked[TRACEPARENT]
         if key is None:
-            command, new = await commands.add(wanted), True
+            command, new = await commands.add(wanted, traceparent), True
         else:
             once = Once(key, digest_of_command(wanted, config))
-            command, new = await commands.add_once(wanted, once)
+            command, new = await commands.add_once(wanted, once, traceparent)
         if wait_s := asked[WAIT]:
             command = await commands.wait(command, wait_s)
         headers = {"Location": f"/v1/commands/{command.id}"}

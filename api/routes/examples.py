@@ -27,6 +27,7 @@ RUNNING: dict[str, Any] = {
     "stdin_open": False,
     "rerun_of": None,
     "requested_by": "ci",
+    "traceparent": None,
     "created_at": "2026-01-31T12:00:00.123456Z",
     "started_at": "2026-01-31T12:00:00.125012Z",
     "stop_requested_at": None,

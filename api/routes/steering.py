@@ -19,6 +19,7 @@ from api.processes import Processes
 from api.routes.commands import LOCATION, WAIT
 from api.routes.examples import RUNNING
 from api.steering import Steering
+from api.trace import TRACEPARENT
 from protocol.config import Config
 
 SIGNAL = Operation(
@@ -55,9 +56,10 @@ RERUN = Operation(
     path="/v1/commands/{id}/rerun",
     tag="Steering",
     summary="Run the same again",
-    about="As a new command that names this one in `rerun_of`. Nothing can be changed.",
+    about="As a new command that names this one in `rerun_of`. Nothing can be changed; its trace is that of this "
+    "request, or none.",
     query=(WAIT,),
-    headers=(KEY,),
+    headers=(KEY, TRACEPARENT),
     body=Body(RerunRequest, {"nothing": {}}, required=False),
     answers={
         201: Answer("It is accepted.", CommandAnswer, {**RUNNING, "id": 43, "rerun_of": 42}, headers=LOCATION),
@@ -139,7 +141,7 @@ def blueprint(commands: Commands, steering: Steering, processes: Processes, conf
         parse_rerun(request.body)
         first_id, key = parse_id(command_id), asked[KEY]
         once = None if key is None else Once(key, digest_of("POST /v1/commands/{id}/rerun", {"id": first_id}))
-        command, new = await commands.rerun(first_id, config, once)
+        command, new = await commands.rerun(first_id, config, once, asked[TRACEPARENT])
         if wait_s := asked[WAIT]:
             command = await commands.wait(command, wait_s)
         headers = {"Location": f"/v1/commands/{command.id}"}

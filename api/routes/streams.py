@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from sanic import Request
 
 from api.handover import first_line
+from api.log import Log
 from api.output import Closing
 from api.store import CommandRemoved, DatabaseAway
 
-log = logging.getLogger("bashd.api")
+log = Log()
 
 
 async def send(
@@ -36,7 +36,7 @@ async def send(
         except (Closing, CommandRemoved, *DatabaseAway) as error:
             # Without the last chunk of the encoding the client knows that this is not all.
             if not isinstance(error, Closing):
-                log.error("%s is cut short: %s", request.path, first_line(error))
+                log.error("an answer is cut short", path=request.path, error=first_line(error))
             assert request.transport is not None
             request.transport.close()
             return
