@@ -149,8 +149,39 @@ def prepare(places: Places, pg_user: str | None, log_format: str = "text") -> Cl
         argv=argv,
         uid=owner.pw_uid if owner else None,
         gid=owner.pw_gid if owner else None,
-        conninfo=make_conninfo(host=socket_directory, user=SUPERUSER, dbname=DATABASE, application_name="bashd"),
+        conninfo=_conninfo(socket_directory),
     )
+
+
+def conninfo_of_running(places: Places, pg_user: str | None) -> str:
+    """How to reach the PostgreSQL that a running Bashd keeps; it may not answer yet."""
+    return _conninfo(_socket_directory(places.postgres, owner_of(pg_user)))
+
+
+def exists(places: Places) -> bool:
+    """Whether the state directory has an embedded database."""
+    return os.path.exists(os.path.join(places.postgres, "data", "PG_VERSION"))
+
+
+def program(places: Places, name: str) -> str:
+    """A program of PostgreSQL, of the version that made the cluster. Raises ``ClusterError`` when there is none."""
+    path = choose(find_binaries(), os.path.join(places.postgres, "data")).path(name)
+    if not os.access(path, os.X_OK):
+        raise ClusterError(f"there is no {path}: install PostgreSQL's client programs beside the server's")
+    return path
+
+
+def forget_socket_directory(places: Places) -> None:
+    """Remove the directory that a socket had in another place, of a cluster that does not run: it is to be moved."""
+    remembered = os.path.join(places.postgres, "socket_directory")
+    if os.path.exists(remembered):
+        with open(remembered) as file:
+            shutil.rmtree(file.read().strip(), ignore_errors=True)
+        os.unlink(remembered)
+
+
+def _conninfo(socket_directory: str) -> str:
+    return make_conninfo(host=socket_directory, user=SUPERUSER, dbname=DATABASE, application_name="bashd")
 
 
 def owner_of(pg_user: str | None) -> pwd.struct_passwd | None:

@@ -27,6 +27,8 @@ from protocol.config import Config
 from protocol.places import Places
 from protocol.sealed import key_of
 from supervisor import cluster, database, groups, psql, state
+from supervisor.chores import words as chores
+from supervisor.chores.record import ChoreError
 from supervisor.doctor import examination
 from supervisor.log import Log
 from supervisor.settings import Settings, SettingsError, load
@@ -63,6 +65,10 @@ def main(argv: list[str] | None = None) -> int:
             _end_on_signals()
             _forget_libpq_variables()
             return examination.report(settings, as_json=arguments.json)
+        if arguments.word in chores.WORDS:
+            _end_on_signals()
+            _forget_libpq_variables()
+            return chores.do(settings, arguments, bashd_version=_version())
         if arguments.word == "psql":
             _unblock_signals()
             psql.become(Places(str(settings.state_dir)), rest)
@@ -73,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise
             Log("launcher", "json").error("cannot start", error=error)
             return EXIT_CANNOT_START
-    except (SettingsError, *CANNOT_START) as error:
+    except (SettingsError, ChoreError, *CANNOT_START) as error:
         print(f"bashd: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
 
@@ -107,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, text in OF_CLIENT.items():
         words.add_parser(name, help=text)  # for the list: supervisor.entry has them before they come here
+    moving = chores.add_to(words)
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         default = "" if field.is_required() or field.default_factory or field.default is None else field.default
@@ -116,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
         for parser_of_all in (serve, doctor):
             parser_of_all.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"), **alone)
         if name in ("database_url", "state_dir", "pg_user"):
-            migrate.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+            for parser_of_database in (migrate, *moving):
+                parser_of_database.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
         if name == "state_dir":
             psql_word.add_argument(flag, dest=name, metavar="VALUE", help=text.replace("%", "%%"))
     return parser

@@ -23,6 +23,10 @@ class StateError(Exception):
     """The state directory cannot be used: one line that says why."""
 
 
+class RunsAlready(StateError):
+    """A living Bashd has the state directory."""
+
+
 def prepare(places: Places) -> None:
     """Make the directory and what belongs into it. Nothing that exists is changed. Raises ``StateError``."""
     try:
@@ -73,7 +77,7 @@ def take_lock(places: Places) -> int:
         except BlockingIOError:
             owner = _living_owner(fd)
             if owner is not None:
-                raise StateError(f"Bashd runs already on {places.state_dir} (process {owner})") from None
+                raise RunsAlready(f"Bashd runs already on {places.state_dir} (process {owner})") from None
             if time.monotonic() > give_up_at:
                 raise StateError(f"{places.lock} is held by the remains of a dead Bashd that do not end") from None
             time.sleep(0.02)
@@ -179,6 +183,13 @@ def forget_login_code(places: Places) -> None:
     """The code of an earlier start is worth nothing any more."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(places.login_code)
+
+
+def put_back(places: Places, *, node_id: str, secrets_key: str | None) -> None:
+    """What a backup kept of another state directory. Raises ``StateError`` for what could not be read again."""
+    _write(places.node_id, node_id)
+    if secrets_key is not None:
+        _write(places.secrets_key, secrets_key)
 
 
 def _write(path: str, text: str, mode: int = 0o600) -> None:

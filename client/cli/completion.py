@@ -11,6 +11,10 @@ OF_THE_LAUNCHER = {
     "serve": "run the service",
     "migrate": "bring the database's schema up to date",
     "doctor": "say what works on this machine, and what does not",
+    "export": "write the history as JSON lines",
+    "import": "take a history in",
+    "backup": "save the embedded database with what belongs to it",
+    "restore": "bring a backup into an empty state directory",
     "psql": "open the embedded database",
 }
 _IDS = "command bashd ps --all --limit 30 2>/dev/null | sed -n 's/^ *\\([0-9][0-9]*\\) .*/\\1/p'"
