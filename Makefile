@@ -19,7 +19,7 @@ setup: .venv/.ready  ## prepare .venv from uv.lock
 	[ -n "$$python" ] || { echo 'Bashd needs Python 3.11 or newer on PATH.' >&2; exit 1; }; \
 	uv=$$(command -v uv || true); \
 	if [ -z "$$uv" ]; then \
-	    [ -x .venv-uv/bin/uv ] || { "$$python" -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv; }; \
+	    [ -x .venv-uv/bin/uv ] || { "$$python" -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv==0.13.9; }; \
 	    uv=.venv-uv/bin/uv; \
 	fi; \
 	"$$uv" sync --frozen --quiet --python "$$python"
@@ -31,6 +31,11 @@ run: setup  ## set up, then start Bashd on 127.0.0.1:8080 with its own PostgreSQ
 test: setup  ## set up, then run all tests
 	@.venv/bin/pytest $(ARGS)
 
+.PHONY: test.container
+test.container: setup  ## build the image and test it in a container engine; without one, say so
+	@if timeout 30 docker version >/dev/null 2>&1; then .venv/bin/pytest -m container $(ARGS); \
+	else echo 'No container engine answers (docker version), so the image is not tested.'; fi
+
 check: setup  ## format, lint, types, import contract
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -39,6 +44,13 @@ check: setup  ## format, lint, types, import contract
 
 pictures: setup  ## take the pictures in the README anew, from the real page
 	@BASHD_PICTURES=1 .venv/bin/pytest -q tests/test_page.py -k pictures
+
+# With pip-audit as uv.lock has it. Asks the package index for what is known of each version, so it is no part of check.
+.PHONY: audit
+audit: setup  ## known vulnerabilities of what uv.lock names
+	@uv=$$(command -v uv || echo .venv-uv/bin/uv); \
+	"$$uv" run --frozen --isolated --only-group audit pip-audit --strict --disable-pip --require-hashes \
+	    --requirement <("$$uv" export --quiet --frozen --all-groups --no-emit-project) $(ARGS)
 
 describe: setup  ## write docs/api/ anew, from what the routes declare
 	@.venv/bin/python -m api.describe
@@ -62,13 +74,26 @@ local.run: run  ## the same as run
 
 tests.run: test  ## the same as test
 
-docker.run:  ## build and start Bashd and PostgreSQL in containers
+# Where the secrets of docker-compose.yml lie.
+export SECRETS_DIR ?= ./.secrets
+
+.PHONY: docker.secrets
+docker.secrets:  ## make the secrets of docker-compose.yml, unless they are there
+	@if ! [ -e "$$SECRETS_DIR/database_url" ]; then \
+	    install -d -m 0700 "$$SECRETS_DIR"; cd "$$SECRETS_DIR"; umask 022; \
+	    secret() { head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n'; }; \
+	    [ -e token ] || secret >token; \
+	    [ -e postgres_password ] || secret >postgres_password; \
+	    echo "postgresql://bashd:$$(<postgres_password)@postgres:5432/bashd" >database_url; \
+	fi
+
+docker.run: docker.secrets  ## build and start Bashd and PostgreSQL in containers
 	$(COMPOSE) up --build --detach
 
-docker.run.db:  ## start only PostgreSQL in a container
+docker.run.db: docker.secrets  ## start only PostgreSQL in a container
 	$(COMPOSE) up --detach postgres
 
-docker.run.migrate:  ## bring the schema of the database in the container up to date
+docker.run.migrate: docker.secrets  ## bring the schema of the database in the container up to date
 	$(COMPOSE) run --rm --entrypoint bashd bashd migrate
 
 docker.down:  ## stop and remove the containers

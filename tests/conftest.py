@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
+from tests import engine, processes
 from tests.postgres import PostgresServer
 from tests.processes import Service, eventually
 
@@ -105,3 +105,11 @@ def mark() -> Iterator[str]:
     finally:
         for pid in processes.marked(mark):
             processes.kill(pid)
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[str]:
+    """The name of an image of the working tree; gone after the run."""
+    engine.build()
+    yield engine.IMAGE
+    engine.docker("rmi", "--force", engine.IMAGE)

@@ -215,8 +215,7 @@ class Service:
         already_logged = len(self.log)
         self.init = self.launch(**popen)
         started_here.add(self.init.pid)
-        found = eventually(lambda: self._address(already_logged), within_s=within_s)
-        self.url = f"{found[1]}://127.0.0.1:{found[2]}"
+        self.url = eventually(lambda: self._address(already_logged), within_s=within_s)
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.token}"} if self.token else {},
@@ -246,11 +245,12 @@ class Service:
                 [*self._command, "serve"], env=environment, **{"stdout": log, "stderr": log, **options}
             )
 
-    def _address(self, already_logged: int) -> re.Match[str] | None:
+    def _address(self, already_logged: int) -> str | None:
         text = self.log[already_logged:]
         if self.init is not None and self.init.poll() is not None:
             raise AssertionError(f"bashd serve ended with {self.init.returncode}:\n{text}")
-        return re.search(r"(https?)://(?:127\.0\.0\.1|localhost):(\d+)", text)
+        found = re.search(r"(https?)://(?:127\.0\.0\.1|localhost):(\d+)", text)
+        return f"{found[1]}://127.0.0.1:{found[2]}" if found else None
 
     def is_ready(self) -> bool:
         """True when /readyz says so; fails when the service has ended."""

@@ -18,6 +18,8 @@ def test_killed_and_started_again_among_the_same_pids_it_adopts_nobody(place: Pa
     """Same machine, same low pids, other processes: what ran is lost, and who has its pid now is left alone."""
     with FirstProcess(place / "again", command=ENTRYPOINT) as service:
         service.start()
+        # So that no process of Bashd itself has come to the pid of the dead when the next life is asked for scripts.
+        service.done("for i in $(seq 200); do (:); done")
         old = service.started(service.run(f"echo ready; sleep {mark} & wait"))
         service.says(old, b"ready\n")
         service.tell(signal.SIGKILL)
