@@ -112,7 +112,9 @@ class CommandAnswer(Answer):
     )
     swept: Swept
     usage: Usage
-    evidence: dict[str, Any] | None = Field(description="What is known of one that is `lost`, or cannot be killed.")
+    evidence: dict[str, Any] | None = Field(
+        description="What is known of one that is `lost`; and, as `unkillable`, who did not end though it was killed."
+    )
 
 
 class CommandsAnswer(Answer):

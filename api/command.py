@@ -73,7 +73,7 @@ class Command:
     @property
     def condition(self) -> tuple[Any, ...]:
         """What of it is worth a word to those who watch: when this differs, they are told of it."""
-        return self.status, self.paused, self.pid, self.stop_requested_at, self.evidence is None, self.signals[-1:]
+        return self.status, self.paused, self.pid, self.stop_requested_at, self.evidence, self.signals[-1:]
 
     def spec(self) -> dict[str, Any]:
         """The first frame of its journal: what a worker needs, and what finds it again without the database."""
@@ -149,7 +149,7 @@ class Command:
             signals=[{"signal": one["signal"], "at": _iso(at(one["time_ns"]))} for one in story.signals],
             peak_memory_bytes=usage.get("peak_memory_bytes"),
             masked=ended.get("masked"),
-            evidence=_plain(ended.get("evidence")) if ended else _plain(story.unkillable),
+            evidence=_evidence(story),
         )
 
     def to_json(self, *, script_at_most: int | None = None) -> dict[str, Any]:
@@ -215,6 +215,13 @@ def iso(time: datetime) -> str:
 
 def _iso(time: datetime | None) -> str | None:
     return None if time is None else iso(time)
+
+
+def _evidence(story: Story) -> dict[str, Any] | None:
+    """Who could not be killed, which stays true at the end; and what the end says besides."""
+    unkillable = {"unkillable": story.unkillable["processes"]} if story.unkillable else {}
+    found = unkillable | ((story.ended or {}).get("evidence") or {})
+    return _plain(found) if found else None
 
 
 def _truncated(story: Story) -> dict[str, Any] | None:

@@ -17,10 +17,11 @@ from api.idempotency import Holder, Once
 from api.link import Link
 from api.live import Live, Lives
 from api.log import Log
-from api.models import CommandRequest, check_run_as
+from api.models import CommandRequest
 from api.output import Output
 from api.problems import Conflict, Malformed, NotFound, Unavailable
 from api.recorder import log_end
+from api.run_as import check_run_as
 from api.selection import Selection
 from api.store import DatabaseAway, SchemaMissing, SearchTooLong, Store
 from protocol.config import Config
@@ -38,13 +39,23 @@ class Commands:
     """The use cases, for both APIs."""
 
     def __init__(
-        self, *, store: Store, lives: Lives, handover: Handover, link: Link, output: Output, secrets_key: bytes
+        self,
+        *,
+        store: Store,
+        lives: Lives,
+        handover: Handover,
+        link: Link,
+        output: Output,
+        secrets_key: bytes,
+        default_run_as: str | None = None,
     ) -> None:
+        """``default_run_as``: the user of commands that name none; None: as Bashd itself."""
         self._store = store
         self._lives = lives
         self._handover = handover
         self._link = link
         self._secrets_key = secrets_key
+        self._default_run_as = default_run_as
         self.output = output
         self.startup_trouble: str | None = None  # why the database cannot be used, though it answers
         self.recording_trouble: Callable[[], str | None] = lambda: None
@@ -68,7 +79,8 @@ class Commands:
             traceparent=traceparent,
             secrets=secrets,
             limits=request.limits.model_dump(exclude_none=True),
-            **request.model_dump(exclude={"secrets", "limits"}),
+            run_as=self._default_run_as if request.run_as is None else request.run_as,
+            **request.model_dump(exclude={"secrets", "limits", "run_as"}),
         )
 
     async def add_once(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import signal
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +23,7 @@ from api import limits as limiting
 from api.limits import LimitsRequest
 from api.parameters import bad
 from api.problems import Malformed, TooLarge
+from api.run_as import check_run_as
 from protocol.config import Config
 
 MIN_SECRET = 4  # characters: what is shorter would be found, and masked, everywhere
@@ -130,7 +129,8 @@ class CommandRequest(BaseModel):
     args: list[Text] = Field(default_factory=list, max_length=10_000, description="Positional parameters, `$1` first.")
     env: dict[str, Text] = Field(
         default_factory=dict,
-        description="Variables, beside `PATH`, `HOME`, `LANG`, `USER`, `BASHD_COMMAND_ID` and the operator's own.",
+        description="Variables, beside `PATH`, `HOME`, `LANG`, `USER`, `LOGNAME`, `BASHD_COMMAND_ID` and the "
+        "operator's own.",
         json_schema_extra={"propertyNames": {"pattern": "^[^=\\u0000]+$"}},
     )
     secrets: dict[str, Secret] = Field(
@@ -173,7 +173,11 @@ class CommandRequest(BaseModel):
     merge_stderr: StrictBool = Field(
         default=False, description="One pipe for both streams, so that the order between them is exact."
     )
-    run_as: Text | None = Field(default=None, description="Another user of the machine; only when Bashd runs as root.")
+    run_as: Text | None = Field(
+        default=None,
+        description="The user of the machine that it runs as; only when Bashd runs as root. Who may be named is set by "
+        "`allowed_run_as`, who it is when nobody is named by `default_run_as`.",
+    )
     output_limit_bytes: Annotated[int, Field(ge=1, le=2**40), BeforeValidator(_integer)] = Field(
         default=DEFAULT_OUTPUT_LIMIT_BYTES,
         description="How much of each stream is kept: of what is longer the beginning and the end. What is missing is "
@@ -315,7 +319,7 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
     request = _validate(CommandRequest, value)
     limiting.check(request.limits.model_dump(exclude_none=True), config)
     _check_sizes(request, config)
-    check_run_as(request.run_as, config)
+    check_run_as(config.default_run_as if request.run_as is None else request.run_as, config)
     return request
 
 
@@ -325,6 +329,7 @@ def parse_seed_command(body: bytes, config: Config) -> CommandRequest:
     limits = LimitsRequest(**limiting.defaults(config, None))
     request = CommandRequest(script=script, timeout_s=config.default_timeout_s, limits=limits)
     _check_sizes(request, config)
+    check_run_as(config.default_run_as, config)
     return request
 
 
@@ -337,24 +342,6 @@ def _check_sizes(request: CommandRequest, config: Config) -> None:
     arguments += sum(len(name.encode()) + len(one.encode()) + 2 for name, one in variables.items())
     if arguments > MAX_ARGUMENTS_BYTES:
         raise TooLarge(f"args, env and secrets together take {arguments} bytes, allowed are {MAX_ARGUMENTS_BYTES}.")
-
-
-def check_run_as(run_as: str | None, config: Config) -> None:
-    """Raises ``Malformed`` for a user that scripts cannot be run as now."""
-    if run_as is None:
-        return
-    if os.getuid() != 0:
-        message = "is only possible when Bashd runs as root"
-    else:
-        try:
-            uid = pwd.getpwnam(run_as).pw_uid
-        except KeyError:
-            message = f"there is no user {run_as!r} on this machine"
-        else:
-            if uid != config.postgres_uid:
-                return
-            message = "must not be the user of the database"
-    raise Malformed(f"run_as {message}.", errors=[("run_as", message)])
 
 
 def parse_stop(body: bytes) -> StopRequest:

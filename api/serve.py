@@ -82,6 +82,7 @@ class Api:
             link=self._link,
             output=output,
             secrets_key=bytes.fromhex(config.secrets_key),
+            default_run_as=config.default_run_as,
         )
         self.steering = Steering(commands=self.commands, places=places)
         self.processes = Processes(commands=self.commands, lives=self._lives, places=places)

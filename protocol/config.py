@@ -49,6 +49,8 @@ class Config:
     on_shutdown: str  # "stop" or "leave"
     log_format: str  # "text" or "json"
     pass_env: dict[str, str]  # what the operator lets every script see
+    default_run_as: str | None  # as root: the user of commands that name none; None: as we are
+    allowed_run_as: list[str]  # whom commands may name; [] = every user but root and that of the database
     no_new_privs: bool
     bash: str  # absolute path
     nofile: list[int]  # soft and hard RLIMIT_NOFILE as the launcher found them: scripts get these

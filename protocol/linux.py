@@ -133,12 +133,27 @@ def start_time(pid: int) -> int:
         os.close(fd)
 
 
+def wchan(pid: int) -> str:
+    """Where in the kernel the process sleeps (proc_pid_wchan(5)); empty as far as the kernel does not tell."""
+    try:
+        with open(f"/proc/{pid}/wchan") as file:
+            place = file.read()
+    except OSError:
+        return ""
+    return "" if place == "0" else place
+
+
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
 def ticks() -> int:
     """Clock ticks after boot, which is what start times are given in."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _TICK_NS
+
+
+def ticks_ago(seconds: float) -> int:
+    """What ``ticks`` was then."""
+    return ticks() - int(seconds * 10**9) // _TICK_NS
 
 
 def started_since(pid: int, before: int) -> int:
@@ -256,15 +271,6 @@ def command_line(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
-
-
-def wchan(pid: int) -> str:
-    """Where in the kernel the process sleeps, as far as the kernel tells (proc_pid_wchan(5))."""
-    try:
-        with open(f"/proc/{pid}/wchan") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def oom_score_adj(pid: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from protocol import journal, linux, story, tail
 from protocol.places import Places, command_ids, tail_paths
 from supervisor.child import PendingStop
-from worker.tree import kill_proven, unkillable
+from worker.tree import kill_proven
 
 ROUND_PAUSE_S = (0.002, 1.0)  # between two rounds of killing: doubled up to the last
 
@@ -34,10 +34,10 @@ class Fallen:
     asked: PendingStop | None = None  # the first stop that was asked for, if the worker had not written it down
     bash_status: int | None = None  # wait status, when bash came to us
     seen: dict[tuple[int, int], bool] = field(default_factory=dict)  # (pid, start time) → in the group
+    unkillable: list[int] = field(default_factory=list)  # pids that the journal names as such
     next_round: float = 0.0
     pause_s: float = ROUND_PAUSE_S[0]
     said_unrecorded: bool = False
-    said_stuck: frozenset[int] = frozenset()  # pids of which the journal says that they cannot be killed
 
     @property
     def group(self) -> int | None:
@@ -70,7 +70,7 @@ def _has_live_worker(one: linux.Process) -> bool:
 
 
 def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_known: set[int]) -> list[linux.Process]:
-    """Send KILL to everything the fallen left, and return it; nothing when nobody is left.
+    """Send KILL to everything the fallen left; returns who was alive.
 
     ``known`` are our own children that are no orphans, ``init_known`` those of init.
     """
@@ -89,32 +89,6 @@ def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_kno
     return orphans + elsewhere
 
 
-def of_whom(one: linux.Process, fallen: list[Fallen]) -> list[Fallen]:
-    """Whose a process is that was left: of whom its group or its mark tells, else it may be anybody's."""
-    found = [each for each in fallen if one.pgid == each.group]
-    found = found or [each for each in fallen if linux.has_mark(one.pid, b"BASHD_COMMAND_ID=%d" % each.id)]
-    return found or fallen
-
-
-def say_unkillable(path: str, stuck: list[linux.Process], at_ns: int) -> None:
-    """Write down, as the dead worker's heir, who cannot be killed. On a full disk it is not said."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        if not journal.lock(fd) or not journal.is_at(path, fd):
-            return
-        now, position = story.read(path)
-        if now.ended is None:
-            facts = unkillable([one.pid for one in stuck])
-            journal.Writer(fd, position).append_facts(journal.UNKILLABLE, max(at_ns, now.last_time_ns), facts)
-    except OSError:
-        pass  # the disk is full; the end is still to come, and has its reserve
-    finally:
-        os.close(fd)
-
-
 def _elsewhere(fallen: list[Fallen], searched: set[int]) -> list[linux.Process]:
     """What is proven to come from an adopted worker and hangs below none of us."""
     adopted = [one for one in fallen if one.adopted and not one.host_died]
@@ -126,14 +100,20 @@ def _elsewhere(fallen: list[Fallen], searched: set[int]) -> list[linux.Process]:
 
 def _count(one: linux.Process, fallen: list[Fallen]) -> None:
     """Remember a killed process for the record of the command that it came from."""
+    owner = owner_of(one, fallen)
+    if owner is not None:
+        owner.seen[one.pid, one.start_time] = one.pgid == owner.group
+
+
+def owner_of(one: linux.Process, fallen: list[Fallen]) -> Fallen | None:
+    """Whose it is, as far as can be told: by its group, else by its mark, which a script may have changed."""
     for each in fallen:
         if one.pgid == each.group:
-            each.seen[one.pid, one.start_time] = True
-            return
+            return each
     for each in fallen:
         if len(fallen) == 1 or linux.has_mark(one.pid, b"BASHD_COMMAND_ID=%d" % each.id):
-            each.seen[one.pid, one.start_time] = False
-            return
+            return each
+    return None
 
 
 def left_worker_pids(places: Places) -> set[int]:

@@ -72,7 +72,6 @@ class Init:
         self._listen_to_signals()
         if os.getpid() != 1:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-        linux.prctl(linux.PR_SET_DUMPABLE, 0)
         starts.count(self._places, "init")
         while self._shutdown_at is None:
             self._start_what_is_due()
@@ -241,6 +240,8 @@ class Init:
 
 def main(fds: list[int]) -> int:
     """Become init. ``fds``: the settings' memfd, the locked lock file, the listening socket."""
+    # Before all else: until then a script of our own user, left by the last Bashd, could open the settings as we do.
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
     config_fd, lock_fd, socket_fd = fds
     with open(config_fd, "rb") as file:
         config = Config.from_json(file.read())

@@ -12,6 +12,7 @@ from protocol.places import Places, command_ids
 from supervisor import fallen
 from supervisor.fallen import Fallen
 from worker import group
+from worker.directory import start_removing
 
 # Of a process that says it is a worker and has no lock to show: until then it takes one, or goes by itself.
 BEGINNING_S = 3.0
@@ -127,7 +128,7 @@ class Kin:
             ended.append((pid, status))
 
     def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> list[linux.Process]:
-        """Send KILL to everything that dead workers left, and return who is left, nothing when nobody is."""
+        """Send KILL to everything that dead workers left; returns who was alive, or may be a worker at its start."""
         known = self._own_pids | self._removing | ({api_pid} if api_pid is not None else set())
         beginners = self._beginners_at_init()
         # In this order: one that has taken its lock meanwhile is found with it.
@@ -186,7 +187,7 @@ class Kin:
             group.remove(f"{self._groups}/{command_id}")
         directory = self._places.directory(command_id)
         if os.path.exists(directory):
-            self._removing.add(os.posix_spawnp("rm", ["rm", "-rf", "--", directory], {"PATH": os.defpath}))
+            self._removing.add(start_removing(directory))
 
 
 def _send(pidfd: int, number: int) -> bool:

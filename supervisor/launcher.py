@@ -11,6 +11,12 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.
 # Whoever started us may ignore it; then nobody below us could wait for a child, initdb to begin with.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
+from protocol import linux
+
+# A script of our user that outlived the last Bashd may look for secrets in our environment. (exec undoes this, and what
+# we become has a clean one.)
+linux.prctl(linux.PR_SET_DUMPABLE, 0)
+
 import argparse
 import ipaddress
 import os
@@ -22,7 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from protocol import linux, tls
+from protocol import tls
 from protocol.config import Config
 from protocol.places import Places
 from protocol.sealed import key_of
@@ -149,6 +155,7 @@ def _serve(settings: Settings) -> NoReturn:
     secrets_key = _secrets_key(settings, places)
     listening = _listen(settings.host, settings.port)
     postgres, conninfo = _database(settings, places)
+    _keep_scripts_from(postgres, settings)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The last thing that could fail is done: from here on we may be moved.
     found = groups.prepare(node_id, settings.cgroups)
@@ -188,6 +195,8 @@ def _serve(settings: Settings) -> NoReturn:
         on_shutdown=settings.on_shutdown,
         log_format=settings.log,
         pass_env=pass_env,
+        default_run_as=settings.default_run_as,
+        allowed_run_as=settings.allowed_run_as,
         no_new_privs=settings.no_new_privs,
         bash=str(settings.bash),
         nofile=list(nofile),
@@ -236,6 +245,12 @@ def _database(settings: Settings, places: Places) -> tuple[cluster.Cluster | Non
     if silence is not None:
         Log("launcher", settings.log).error("the database does not answer, starting without it", error=silence)
     return None, conninfo
+
+
+def _keep_scripts_from(postgres: cluster.Cluster | None, settings: Settings) -> None:
+    name = settings.script_user_with(postgres.uid) if postgres is not None else None
+    if name is not None:
+        raise StartError(f"{name} is the user of the embedded PostgreSQL, as whom no script may run; set pg_user")
 
 
 def _token(settings: Settings, places: Places) -> str | None:

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from protocol import control, journal, linux, story
 from protocol.config import Config, boot_id
 from protocol.fault import Fault
-from protocol.linux import Process
 from protocol.messages import (
     MAX_CHANGED_IDS,
     Accepted,
@@ -37,12 +36,12 @@ from protocol.messages import (
 from protocol.places import Places, command_ids
 from supervisor.api_process import ApiProcess
 from supervisor.child import SILENT_AFTER_S, Child, PendingStop
-from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude, of_whom, say_unkillable
+from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude
 from supervisor.forker import Forker
 from supervisor.kin import Kin
 from supervisor.log import Log, how_it_ended
+from supervisor.survivors import Survivors, say_unkillable
 from worker.run import EXIT_NO_DISK, EXIT_NOT_TAKEN
-from worker.tree import UNKILLABLE_AFTER_S
 
 MAX_TRIES = 5  # forks for a command that nobody took
 TRY_AGAIN_S = 0.2
@@ -69,7 +68,7 @@ class Supervisor:
         self._log = Log("supervisor", config.log_format, trace_of=self._trace_of)
         self._children: dict[int, Child] = {}
         self._fallen: dict[int, Fallen] = {}
-        self._left_since: dict[tuple[int, int], float] = {}  # (pid, start time) of who was left → the first round
+        self._survivors = Survivors()
         self._to_fork: deque[int] = deque()  # the forker is behind
         self._to_examine: dict[int, float] = {}  # id → when to look at its journal (again)
         self._early_stops: dict[int, list[PendingStop]] = {}  # of commands that nobody has ordered us to run yet
@@ -526,29 +525,26 @@ class Supervisor:
             return
         fallen = list(self._fallen.values())
         self._reap()
-        left = {(one.pid, one.start_time): one for one in self._kin.kill_orphans(fallen, api_pid=self._api.pid)}
-        self._left_since = {who: self._left_since.get(who, now) for who in left}
-        stuck = [one for who, one in left.items() if now >= self._left_since[who] + UNKILLABLE_AFTER_S]
-        for one in fallen:
-            one.next_round = now + one.pause_s
-            one.pause_s = min(one.pause_s * 2, ROUND_PAUSE_S[1])
-        if len(stuck) < len(left):
-            return
+        alive = self._kin.kill_orphans(fallen, api_pid=self._api.pid)
+        holding_up = self._survivors.holding_up(alive, fallen, now)
         self._reap()  # bash's own status may have come just now
         for one in fallen:
-            # In uninterruptible sleep a process takes no signal: its command waits for it, the others do not.
-            if its_own := [process for process in stuck if one in of_whom(process, fallen)]:
-                self._say_unkillable(one, its_own)
-            else:
+            if not holding_up[one.id]:
                 self._conclude(one)
+                continue
+            one.next_round = now + one.pause_s
+            one.pause_s = min(one.pause_s * 2, ROUND_PAUSE_S[1])
+            if self._survivors.beyond_killing(now):
+                self._say_unkillable(one, holding_up[one.id])
 
-    def _say_unkillable(self, one: Fallen, stuck: list[Process]) -> None:
-        pids = frozenset(process.pid for process in stuck)
-        if pids != one.said_stuck:
-            one.said_stuck = pids
-            say_unkillable(self._places.journal(one.id), stuck, time.time_ns())
+    def _say_unkillable(self, one: Fallen, survivors: list[linux.Process]) -> None:
+        try:
+            said = say_unkillable(one, self._places.journal(one.id), time.time_ns(), survivors)
+        except OSError:
+            return  # a disk that takes nothing: tried again in the next round
+        if said:
+            self._log.error("what a dead worker left cannot be killed", command=one.id, pids=one.unkillable)
             self._changed[one.id] = None
-            self._log.error("processes that cannot be killed", command=one.id, pids=sorted(pids)[:20])
 
     def _conclude(self, one: Fallen) -> None:
         try:

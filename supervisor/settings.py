@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import pwd
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -132,6 +133,12 @@ class Settings(BaseSettings):
     pass_env: Annotated[list[str], BeforeValidator(_words)] = Field(
         [], description="variables of ours that every script gets too, with commas between"
     )
+    default_run_as: str | None = Field(
+        None, description="as root: the user that scripts run as which name none; without it they run as root"
+    )
+    allowed_run_as: Annotated[list[str], BeforeValidator(_words)] = Field(
+        [], description="as root: users that scripts may run as, with commas between; else all but root and pg_user"
+    )
     no_new_privs: bool = Field(True, description="scripts cannot gain privileges (sudo and other setuid programs)")
     bash: Path = Field(Path("/bin/bash"), description="the bash that runs scripts")
 
@@ -219,6 +226,18 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} must be from {least} to {most}")
         return limits
 
+    @field_validator("default_run_as", "allowed_run_as")
+    @classmethod
+    def _users(cls, users: str | list[str] | None) -> str | list[str] | None:
+        for name in [users] if isinstance(users, str) else users or []:
+            if os.getuid() != 0:
+                raise ValueError("is only possible when Bashd runs as root: nobody else can run scripts as others")
+            try:
+                pwd.getpwnam(name)
+            except (KeyError, ValueError) as error:  # ValueError: of a NUL
+                raise ValueError(f"there is no user {name!r} on this machine") from error
+        return users
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if self.auth == "none" and not _is_loopback(self.host):
@@ -234,6 +253,11 @@ class Settings(BaseSettings):
                 "tls_cert and tls_key, or behind_proxy with the addresses of your TLS proxy, or plain_http=true"
             )
         return self
+
+    def script_user_with(self, uid: int | None) -> str | None:
+        """Who of those that scripts are to run as has this number."""
+        named = [*self.allowed_run_as, *([self.default_run_as] if self.default_run_as else [])]
+        return next((name for name in named if pwd.getpwnam(name).pw_uid == uid), None)
 
     @property
     def speaks_plainly(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests import engine, processes
+from tests.ordinary import Ordinary, python_for
 from tests.postgres import PostgresServer
-from tests.processes import Service, eventually
+from tests.processes import REPOSITORY, Service, eventually
 
 StartService = Callable[..., Service]
 
@@ -113,3 +116,19 @@ def image() -> Iterator[str]:
     engine.build()
     yield engine.IMAGE
     engine.docker("rmi", "--force", engine.IMAGE)
+
+
+@pytest.fixture
+def ordinary(place: Path, mark: str) -> Iterator[Ordinary]:  # noqa: ARG001  the mark is looked for after our end
+    """A service of an ordinary user, with the embedded PostgreSQL."""
+    if os.getuid() != 0:
+        pytest.skip("every other test runs as an ordinary user already")
+    user = next(entry for entry in pwd.getpwall() if entry.pw_name in ("nobody", "daemon"))
+    rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    python = python_for(rights, place)
+    if python is None:
+        pytest.skip(f"no other user can execute {sys.executable} or read {REPOSITORY}: they lie in a closed directory")
+    home = Path(tempfile.mkdtemp(prefix="ordinary-", dir=place))
+    shutil.chown(home, user.pw_uid)
+    with Service(home / "state", command=[str(python), "-m", "supervisor.launcher"]) as service:
+        yield Ordinary(service, rights, str(python))

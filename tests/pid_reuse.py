@@ -65,6 +65,21 @@ def behind_the_back_of_the_supervisor(service: Service) -> list[int]:
     return innocents
 
 
+def of_what_was_left(service: Service) -> list[int]:
+    """What a final command had left dies with its worker while Bashd is away; the next one has others to clear up."""
+    command = service.done(f"sleep {MARK} & echo ready", leftovers="leave")
+    (left,) = eventually(lambda: marked(MARK))
+    service.kill_init()
+    kill_all(command)
+    eventually(lambda: process(left) is None)
+    innocents = [innocent_as(command.worker_pid), innocent_as(left), innocent_as(command.pid)]
+    service.start()
+    other, _ = adopted(service)
+    kill(other.worker_pid)
+    lost(service, other)
+    return innocents
+
+
 def shown_to_nobody(service: Service) -> list[int]:
     """A supervisor that is held up has not noticed that worker and bash died: others with their pids are not shown."""
     command, supervisor = adopted(service)

@@ -208,6 +208,10 @@ class Service:
         self._http: httpx.Client | None = None
         self._before = set(children(os.getpid()))
 
+    def also_set(self, **settings: object) -> None:
+        """Settings for the next start, beside those it was made with."""
+        self._settings |= settings
+
     # Its life
 
     def start(self, *, ready: bool = True, within_s: float = 40.0, **popen: Any) -> Self:

@@ -158,3 +158,10 @@ def test_too_little_room_is_said_in_commands(state_dir: Path) -> None:
 
     assert found["open files"]["verdict"] == "warning"
     assert "max_running is 100000" in str(found["open files"]["says"])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run scripts as others")
+def test_a_default_user_ends_the_warning_about_root(state_dir: Path) -> None:
+    """As root it warns that scripts are root too, until there is a user for them."""
+    assert _findings(state_dir=state_dir)["user"]["verdict"] == "warning"
+    assert _findings("--default-run-as=daemon", state_dir=state_dir)["user"]["verdict"] == "ok"

@@ -13,9 +13,9 @@ from tests.processes import REPOSITORY, started_here
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a pid namespace")
-@pytest.mark.parametrize("scene", ["everything_dead", "behind_the_back_of_the_supervisor"])
+@pytest.mark.parametrize("scene", ["everything_dead", "behind_the_back_of_the_supervisor", "of_what_was_left"])
 def test_who_got_the_pid_of_a_dead_one_is_left_alone(state_dir: Path, database_url: str, scene: str) -> None:
-    """The pids of a worker and of a bash that were killed belong to others when Bashd looks: they are not touched.
+    """The pids of a worker, a bash, a left process belong to others when Bashd looks: they are not touched.
 
     What the dead left is ended all the same, and the record says that it is lost.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartService
-from tests.processes import TOKEN, Service, eventually, marked
+from tests.processes import Service, eventually, marked
 
 SCRIPT_FD = 250
 SECRET = "the-secret-of-the-surroundings"
@@ -47,12 +48,12 @@ def user_fields(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def test_the_environment_is_clean(spoilt: Service, user_fields: dict[str, str]) -> None:
-    """PATH, HOME, LANG, USER and the command's id, what bash adds, what the request adds; nothing else."""
+    """PATH, HOME, LANG, USER, LOGNAME and the command's id, what bash adds, what the request adds; nothing else."""
     command = spoilt.done("env -0", env={"MINE": "1"}, **user_fields)
 
     variables = dict(line.split("=", 1) for line in spoilt.output(command).decode().split("\0") if line)
     assert set(variables) - {"PWD", "SHLVL", "_", "OLDPWD"} == {
-        "PATH", "HOME", "LANG", "USER", "BASHD_COMMAND_ID", "MINE"
+        "PATH", "HOME", "LANG", "USER", "LOGNAME", "BASHD_COMMAND_ID", "MINE"
     }  # fmt: skip
     assert variables["BASHD_COMMAND_ID"] == str(command.id)
     if user_fields:
@@ -143,9 +144,11 @@ def test_no_secret_shows_in_any_process(
     """Neither the token nor the database's password is in the environment or the arguments of any process."""
     password = "sesame-open-4711"
     settings = {} if embedded else {"database_url": database_url.replace("tests@", f"tests:{password}@", 1)}
-    service = own_service(embedded=embedded, **settings).start()
+    service = own_service(embedded=embedded, **settings)
+    service.token = secrets.token_urlsafe()  # other services on this machine have that of the tests
+    service.start()
 
-    for secret in (TOKEN, password):
+    for secret in (service.token, password):
         command = service.done(SEARCH, args=_halves(secret), **user_fields)
         assert service.output(command, stream="stdout") == b"searched\n"
 

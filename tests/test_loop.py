@@ -202,7 +202,9 @@ class PlayedKin:
         left = [one.id for one in dead if self._world.orphans.get(one.id, 0) > 0]
         for command_id in left:
             self._world.orphans[command_id] -= 1
-        return [_orphan_of(one) for one in dead if one.id in left]
+        # Nobody's in particular: such a pid no process has.
+        stat = b"0 (orphan) S 1" + b" 0" * 30
+        return [linux.Process(2**22 + command_id, stat) for command_id in left]
 
     def tidy(self, command_id: int) -> None:
         self._world.tidied.add(command_id)

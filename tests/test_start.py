@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 import subprocess
-import sys
-import sysconfig
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import StartService
-from tests.processes import REPOSITORY, Service, eventually, marked, sockets_below
+from tests.ordinary import Ordinary
+from tests.processes import eventually, marked, sockets_below
 
 
 def test_a_second_one_on_the_same_state_directory_is_refused(own_service: StartService) -> None:
@@ -50,70 +43,7 @@ def test_after_kill_it_starts_again_at_once(own_service: StartService) -> None:
     assert service.output(command) == b"kept\n"
 
 
-@dataclass(frozen=True)
-class _Ordinary:
-    """Somebody without rights, and how he starts Bashd."""
-
-    service: Service
-    rights: dict[str, Any]  # for Popen
-
-    def start(self) -> Service:
-        return self.service.start(**self.rights)
-
-
-def _python_for(rights: dict[str, Any], place: Path) -> Path | None:
-    """An interpreter with everything Bashd needs that an ordinary user can execute: ours, or one like it."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    candidates = [Path(sys.executable)]
-    for found in (Path(directory) / name for directory in ("/usr/bin", "/usr/local/bin")):
-        if found.exists():
-            candidates.append(_environment(found, place))
-    for python in candidates:
-        try:
-            subprocess.run(
-                [python, "-c", "import supervisor.launcher, sanic, psycopg_pool"],
-                check=True,
-                cwd="/",
-                env={},
-                capture_output=True,
-                **rights,
-            )
-        except (PermissionError, subprocess.CalledProcessError):
-            continue  # its directory, or that of what it imports, is closed to him; or it is another version
-        return python
-    return None
-
-
-def _environment(python: Path, place: Path) -> Path:
-    """A virtual environment of this interpreter that looks for packages where ours does."""
-    top = place / f"environment-{python.parent.parent.name}"
-    packages = top / "lib" / python.name / "site-packages"
-    if not top.exists():
-        packages.mkdir(parents=True)
-        (top / "bin").mkdir()
-        (top / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
-        (top / "bin" / "python").symlink_to(python)
-        (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{REPOSITORY}\n")
-    return top / "bin" / "python"
-
-
-@pytest.fixture
-def ordinary(place: Path, mark: str) -> Iterator[_Ordinary]:  # noqa: ARG001  the mark is looked for after our end
-    """A service of an ordinary user, with the embedded PostgreSQL."""
-    if os.getuid() != 0:
-        pytest.skip("every other test runs as an ordinary user already")
-    user = next(entry for entry in pwd.getpwall() if entry.pw_name in ("nobody", "daemon"))
-    rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    python = _python_for(rights, place)
-    if python is None:
-        pytest.skip(f"no other user can execute {sys.executable} or read {REPOSITORY}: they lie in a closed directory")
-    home = Path(tempfile.mkdtemp(prefix="ordinary-", dir=place))
-    shutil.chown(home, user.pw_uid)
-    with Service(home / "state", command=[str(python), "-m", "supervisor.launcher"]) as service:
-        yield _Ordinary(service, rights)
-
-
-def test_an_ordinary_user_can_have_it_too(ordinary: _Ordinary, mark: str) -> None:
+def test_an_ordinary_user_can_have_it_too(ordinary: Ordinary, mark: str) -> None:
     """Start, run, stop with escapees, embedded PostgreSQL, end: all without root."""
     service = ordinary.start()
     ended = service.done("echo out; echo err >&2; exit 7")
@@ -129,7 +59,7 @@ def test_an_ordinary_user_can_have_it_too(ordinary: _Ordinary, mark: str) -> Non
     assert sockets_below(service.state_dir) == []
 
 
-def test_a_setuid_program_is_ended_too(ordinary: _Ordinary, place: Path, mark: str) -> None:
+def test_a_setuid_program_is_ended_too(ordinary: Ordinary, place: Path, mark: str) -> None:
     """Without more it would run as root, and a Bashd that is not root could not signal it: scripts gain no rights."""
     sleep = place / "sleep-as-root"
     shutil.copy("/bin/sleep", sleep)
@@ -156,7 +86,7 @@ def _status(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/status").read_text().splitlines()
 
 
-def test_scripts_of_the_same_ordinary_user_see_nothing_of_bashd(ordinary: _Ordinary) -> None:
+def test_scripts_of_the_same_ordinary_user_see_nothing_of_bashd(ordinary: Ordinary) -> None:
     """Its descriptors, memory and environment are closed even to the same user."""
     service = ordinary.start()
     command = service.done(

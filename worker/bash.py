@@ -43,8 +43,8 @@ def _home_of(uid: int) -> "dict[str, str]":
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return {"HOME": "/", "USER": str(uid)}
-    return {"HOME": entry.pw_dir, "USER": entry.pw_name}
+        return {"HOME": "/", "USER": str(uid), "LOGNAME": str(uid)}
+    return _home(entry)
 
 
 class Bash:
@@ -87,11 +87,11 @@ def start(
         opened.append(script)
         stdin = _stdin(spec["stdin"], feed, user)
         opened.append(stdin)
-        stdout, stdout_writer = _pipe()
+        stdout, stdout_writer = _pipe(user)
         opened += [stdout, stdout_writer]
         stderr, stderr_writer = None, stdout_writer
         if not spec["merge_stderr"]:
-            stderr, stderr_writer = _pipe()
+            stderr, stderr_writer = _pipe(user)
             opened += [stderr, stderr_writer]
         descriptors = [(stdin, 0), (stdout_writer, 1), (stderr_writer, 2), (script, SCRIPT_FD)]
         before = linux.ticks()
@@ -129,7 +129,7 @@ def _user(name: "str | None") -> "pwd.struct_passwd | None":
 
 
 def _home(user: "pwd.struct_passwd | None") -> "dict[str, str]":
-    return {"HOME": user.pw_dir, "USER": user.pw_name} if user else {}
+    return {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name} if user else {}
 
 
 def _trace(traceparent: "str | None") -> "dict[str, str]":
@@ -144,8 +144,10 @@ def _stdin(text: "str | None", feed: "Feed | None", user: "pwd.struct_passwd | N
     return linux.sealed_memfd("stdin", text.encode())
 
 
-def _pipe() -> "tuple[int, int]":
+def _pipe(user: "pwd.struct_passwd | None") -> "tuple[int, int]":
     reader, writer = os.pipe()
+    if user is not None:
+        os.fchown(writer, user.pw_uid, user.pw_gid)  # else he could not open /dev/stdout and /dev/stderr
     os.set_blocking(reader, False)  # ours alone: the script's end stays as programs expect it
     return reader, writer
 

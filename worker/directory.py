@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import pwd
 
 
+# Never as root: chmod(1) may follow a link that was a directory a moment before.
+_OPEN_AND_REMOVE = 'exec 2> /dev/null; rm -rf -- "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }'
+
+
 class OwnDirectory:
     """The directory at ``path`` while a command runs; ``spare`` is where one waits between two commands."""
 
@@ -36,7 +40,10 @@ class OwnDirectory:
         try:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
-            pass  # of a worker that went before it took the command
+            # Of a worker that went before it took the command; or of a command of another database that had this id,
+            # perhaps of another user: nobody is to find what somebody else has left.
+            remove(self.path)
+            os.mkdir(self.path, 0o700)
 
     def remove(self) -> None:
         """Remove it with all that is in it, or keep it when nothing was done to it. One that is not there is fine."""
@@ -56,9 +63,18 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         pass  # the command named a directory of its own
     except OSError:
-        # rm(1) copes with what a script may have left: deep, wide, without permissions, full of links.
-        rm = os.posix_spawnp("rm", ["rm", "-rf", "--", path], {"PATH": os.defpath})
-        os.waitpid(rm, 0)
+        os.waitpid(start_removing(path), 0)
+
+
+def start_removing(path: str) -> int:
+    """Start a process that removes it with all that is in it; returns its pid.
+
+    rm(1) copes with what a script may have left: deep, wide, full of links, which it does not follow, even if somebody
+    changes the tree meanwhile. Directories that are closed to their owner hinder everybody but root.
+    """
+    if os.getuid() == 0:
+        return os.posix_spawnp("rm", ["rm", "-rf", "--", path], {"PATH": os.defpath})
+    return os.posix_spawnp("sh", ["sh", "-c", _OPEN_AND_REMOVE, "sh", path], {"PATH": os.defpath})
 
 
 def _look(path: str) -> "tuple[int, ...]":

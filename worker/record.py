@@ -78,7 +78,7 @@ class Record:
         Of several of one kind that have to wait the first is written, which is the one that counts; but the last of
         those that say how it stands.
         """
-        if kind in (journal.PAUSED, journal.STDIN):
+        if kind in (journal.PAUSED, journal.STDIN, journal.UNKILLABLE):
             self._unwritten.pop(kind, None)
         self._unwritten.setdefault(kind, (self.now_ns(), facts))
         self._write_facts(journal.LAST_WORDS_BYTES)

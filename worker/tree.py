@@ -13,13 +13,10 @@ from protocol import linux
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
-    from typing import Any
 
     from worker.group import Group
 
 MAX_BODIES = 256  # of killed processes, not yet reaped
-UNKILLABLE_AFTER_S = 10.0  # of sending KILL again and again
-NAMED_STUCK = 20  # of those that cannot be killed; they are counted all
 REST_PAUSE_S = (0.001, 1.0)  # between two looks at a rest that does not go: doubled up to the last
 
 
@@ -185,11 +182,6 @@ def kill_each(processes: "list[linux.Process]") -> None:
     ours = {one.pid for one in processes} | {os.getpid()}
     for one in processes:
         kill_proven(one, ours)
-
-
-def unkillable(pids: "list[int]") -> "dict[str, Any]":
-    """The facts of ``journal.UNKILLABLE``: who was sent KILL long ago and is still there, the first of them by name."""
-    return {"processes": [{"pid": pid, "wchan": linux.wchan(pid)} for pid in pids[:NAMED_STUCK]], "count": len(pids)}
 
 
 def kill_proven(one: linux.Process, parents: "set[int]") -> None:

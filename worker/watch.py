@@ -15,23 +15,24 @@ import select
 import signal
 import time
 
-from protocol import control, journal
+from protocol import control, journal, linux
 from worker import limits
 from worker.bash import Bash
 from worker.control_pipe import ControlPipe
 from worker.feed import Feed
 from worker.group import Group
 from worker.record import DISK_AGAIN_S, DISK_TROUBLE, Record, Streams
-from worker.tree import UNKILLABLE_AFTER_S, Tree, unkillable
+from worker.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from protocol import linux
     from worker.mask import Mask
 
 SWEEP_PAUSE_S = (0.001, 1.0)  # between two rounds of killing: the first pause, doubled up to the last
+UNKILLABLE_AFTER_S = 10.0
+MAX_UNKILLABLE = 20  # of them are named
 LISTEN_AFTER_S = 0.25  # most commands are over by then
 
 
@@ -81,7 +82,7 @@ class Watch:
         self._killing_since: float | None = None
         self._next_round = 0.0  # monotonic; only while killing
         self._pause_s = SWEEP_PAUSE_S[0]
-        self._said_stuck: frozenset[int] = frozenset()  # who the journal says cannot be killed
+        self._unkillable: list[int] = []  # pids that were said to be
         self._poll = select.poll()
         for fd in (*self.streams.kinds, wake_fd):
             self._poll.register(fd, select.POLLIN)
@@ -199,11 +200,18 @@ class Watch:
         return False
 
     def _say_unkillable(self, alive: "list[linux.Process]") -> None:
-        """A process in uninterruptible sleep takes no signal: say who, and go on watching."""
-        pids = [one.pid for one in alive] + ([] if self.tree.leader_exited else [self._bash.pid])
-        if pids and frozenset(pids) != self._said_stuck:
-            self._said_stuck = frozenset(pids)
-            self._record.fact(journal.UNKILLABLE, unkillable(pids))
+        """A process in uninterruptible sleep takes no signal: say who, whenever that changes, and go on watching.
+
+        Who was started since we began to kill is no such process: somebody is forking faster than we kill.
+        """
+        long_ago = linux.ticks_ago(UNKILLABLE_AFTER_S)
+        pids = [one.pid for one in alive if one.start_time <= long_ago]
+        if not self.tree.leader_exited:
+            pids.append(self._bash.pid)
+        pids = sorted(pids)[:MAX_UNKILLABLE]
+        if pids and pids != self._unkillable:
+            self._unkillable = pids
+            self._record.fact(journal.UNKILLABLE, {"processes": [{"pid": p, "wchan": linux.wchan(p)} for p in pids]})
 
     def _look_for_exit(self) -> bool:
         """Note whether bash has exited, leaving its body as it is."""

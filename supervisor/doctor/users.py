@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ BASH_SAYS = r"version (\d+)\.(\d+)\S*"
 def findings(settings: Settings) -> Iterator[Finding]:
     """Bash first: without it there is nothing else to say."""
     yield _bash(str(settings.bash))
-    yield _user()
+    yield _user(settings)
     if not settings.no_new_privs:
         yield warning(
             "privileges",
@@ -42,13 +43,15 @@ def _bash(path: str) -> Finding:
     return ok("bash", f"{path}, {found[0]}")
 
 
-def _user() -> Finding:
+def _user(settings: Settings) -> Finding:
     if os.getuid() != 0:
         return ok("user", f"scripts run as user {os.getuid()}, as Bashd does: they can signal it, and not read it")
+    if settings.default_run_as is not None and pwd.getpwnam(settings.default_run_as).pw_uid != 0:
+        return ok("user", f"Bashd runs as root, scripts that name nobody as {settings.default_run_as}")
     return warning(
         "user",
         "Bashd runs as root: a script without run_as can do everything on this machine",
-        "run Bashd as an ordinary user, or give every command a run_as",
+        "run Bashd as an ordinary user, or set default_run_as",
     )
 
 
