@@ -385,6 +385,8 @@ def _message(error: Any, model: type[BaseModel]) -> str:
         return f"is not a field of this request; fields are {', '.join(fields) or 'none'}"
     if error["type"] == "missing":
         return "is required"
+    if error["type"] == "model_type":
+        return "must be an object"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[0].lower() + message[1:]
 

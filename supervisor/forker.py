@@ -89,12 +89,12 @@ def _keep_only(kept: "set[int]") -> None:
 
 def _go_before_others(outset: Outset) -> None:
     """Out of memory, the kernel is to take a script first, then us and the workers, and the rest of Bashd last."""
+    score = (linux.oom_score_adj(os.getpid()) + outset.surroundings.oom_score_adj) // 2
     try:
-        linux.set_oom_score_adj(
-            os.getpid(), (linux.oom_score_adj(os.getpid()) + outset.surroundings.oom_score_adj) // 2
-        )
+        linux.set_oom_score_adj(os.getpid(), score)
     except OSError:
-        pass  # we are hidden from our own user already, and it is not root
+        return  # we are hidden from our own user already, and it is not root
+    outset.surroundings.own_oom_score_adj = score
 
 
 class _Hand:

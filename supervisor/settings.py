@@ -49,6 +49,9 @@ def _pairs(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     pairs = [word.partition("=") for word in _words(value)]
+    names = [name.strip() for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError("names the same one twice")
     return {name.strip(): number.strip() for name, _, number in pairs}
 
 

@@ -59,7 +59,7 @@ def test_bash_that_uses_too_much_processor_time_fails_for_that(service: Service)
     command = service.done(BURN, limits={"cpu_s": 1})
 
     assert (command.status, command.reason, command.signal) == ("failed", "cpu", signal.SIGXCPU)
-    assert command.usage["cpu_s"] >= 0.9
+    assert command.usage["cpu_s"] > 0.5  # the limit is counted in ticks, this is not
 
 
 def test_bash_that_minds_no_warning_is_killed_a_second_later(service: Service) -> None:

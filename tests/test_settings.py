@@ -72,6 +72,7 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BASHD_MAX_LIMITS", "memory_bytes=1", "memory_bytes must be from"),
         ("BASHD_MAX_LIMITS", "memory=100", "there is no limit 'memory'"),
         ("BASHD_MAX_LIMITS", "cpu_s", "max_limits"),
+        ("BASHD_MAX_LIMITS", "cpu_s=1,cpu_s=2", "names the same one twice"),
         ("BASHD_DEFAULT_LIMITS", "cpu_s=many", "default_limits"),
         ("BASHD_MAX_RUNNING", "0", "max_running"),
         ("BASHD_ON_SHUTDOWN", "wait", "on_shutdown"),

@@ -59,6 +59,19 @@ def test_an_ordinary_user_can_have_it_too(ordinary: Ordinary, mark: str) -> None
     assert sockets_below(service.state_dir) == []
 
 
+def test_limits_hold_without_root_too(ordinary: Ordinary) -> None:
+    """Limits, their reasons, and the kernel's preference; what we may not have ourselves is not given."""
+    service = ordinary.start()
+    limits = {"cpu_s": 1, "open_files": 2**20, "processes": 2**20}
+
+    plain = service.done("sleep 0.3; cat /proc/self/oom_score_adj")
+    limited = service.done("sleep 0.3; cat /proc/self/oom_score_adj", limits=limits)
+    burned = service.done("while :; do :; done", limits=limits)
+
+    assert (service.output(plain), service.output(limited)) == (b"500\n", b"500\n")
+    assert (burned.status, burned.reason) == ("failed", "cpu")
+
+
 def test_a_setuid_program_is_ended_too(ordinary: Ordinary, place: Path, mark: str) -> None:
     """Without more it would run as root, and a Bashd that is not root could not signal it: scripts gain no rights."""
     sleep = place / "sleep-as-root"

@@ -3,6 +3,7 @@
 import os
 import pwd
 import signal
+import time
 
 from protocol import linux
 from worker import limits
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 OOM_SCORE_ADJ = 500  # how much sooner than Bashd the kernel is to end scripts when memory runs out
+SHOWN_TRIES = 20  # a tenth of a millisecond apart
 SCRIPT_FD = 250  # the script's own: above what scripts number by hand, below bash's 255
 
 # Python ignores these two, and an ignored signal stays ignored over exec.
@@ -31,6 +33,8 @@ class Surroundings:
     def __init__(self, *, bash: str, pass_env: "dict[str, str]") -> None:
         self.bash = bash
         self.oom_score_adj = min(linux.oom_score_adj(os.getpid()) + OOM_SCORE_ADJ, 1000)
+        # That of the workers; None: they cannot change their own.
+        self.own_oom_score_adj: int | None = None
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
@@ -100,9 +104,9 @@ def start(
             group.make()
         if user is None and group is None and not limited:
             os.chdir(cwd)
-            pid = _spawn(surroundings.bash, argv, environment, descriptors)
+            pid = _spawn_ready_to_go(surroundings, argv, environment, descriptors)
         else:
-            pid = _fork_as(user, limited, group, cwd, surroundings.bash, argv, environment, descriptors)
+            pid = _fork_as(user, limited, group, cwd, surroundings, argv, environment, descriptors)
     except OSError as error:
         for fd in opened:
             os.close(fd)
@@ -111,11 +115,12 @@ def start(
     for fd in opened:
         if fd not in (stdout, stderr):
             os.close(fd)
-    try:
-        # From here, because we should have to set our own back; bash needs far longer until it starts anybody.
-        linux.set_oom_score_adj(pid, surroundings.oom_score_adj)
-    except OSError:
-        pass  # a bash that nobody may read hides from its own user too, and its memory counts all the same
+    if surroundings.own_oom_score_adj is None:
+        # The kernel wakes us a moment before it takes the new program for one that its own user may look into.
+        for _ in range(SHOWN_TRIES):
+            if _let_go_first(pid, surroundings):
+                break
+            time.sleep(0.0001)
     return Bash(pid, linux.started_since(pid, before), stdout, stderr)
 
 
@@ -152,6 +157,34 @@ def _pipe(user: "pwd.struct_passwd | None") -> "tuple[int, int]":
     return reader, writer
 
 
+def _let_go_first(pid: int, surroundings: Surroundings) -> bool:
+    """Have the kernel end this bash, and what it will start, before us when memory runs out.
+
+    False: it is hidden from its own user, which is ours; its memory counts all the same.
+    """
+    try:
+        linux.set_oom_score_adj(pid, surroundings.oom_score_adj)
+    except OSError:
+        return False
+    return True
+
+
+def _spawn_ready_to_go(
+    surroundings: Surroundings,
+    argv: "list[str]",
+    environment: "dict[str, str]",
+    descriptors: "list[tuple[int, int]]",
+) -> int:
+    """Spawn bash with its score, which it inherits from us: set on it afterwards, its first child might not have it."""
+    if surroundings.own_oom_score_adj is None:
+        return _spawn(surroundings.bash, argv, environment, descriptors)
+    _let_go_first(os.getpid(), surroundings)
+    try:
+        return _spawn(surroundings.bash, argv, environment, descriptors)
+    finally:
+        linux.set_oom_score_adj(os.getpid(), surroundings.own_oom_score_adj)
+
+
 def _spawn(path: str, argv: "list[str]", environment: "dict[str, str]", descriptors: "list[tuple[int, int]]") -> int:
     """The plain case: no copy of our memory is made (posix_spawn(3))."""
     return os.posix_spawn(
@@ -170,7 +203,7 @@ def _fork_as(
     limited: "dict[str, int]",
     group: "Group | None",
     cwd: str,
-    path: str,
+    surroundings: Surroundings,
     argv: "list[str]",
     environment: "dict[str, str]",
     descriptors: "list[tuple[int, int]]",
@@ -180,7 +213,7 @@ def _fork_as(
     failure, failure_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_bash(user, groups, limited, group, cwd, path, argv, environment, descriptors, failure_writer)
+        _become_bash(user, groups, limited, group, cwd, surroundings, argv, environment, descriptors, failure_writer)
     os.close(failure_writer)
     try:
         text = os.read(failure, 4096)  # EOF when exec has closed the other end
@@ -199,7 +232,7 @@ def _become_bash(
     limited: "dict[str, int]",
     group: "Group | None",
     cwd: str,
-    path: str,
+    surroundings: Surroundings,
     argv: "list[str]",
     environment: "dict[str, str]",
     descriptors: "list[tuple[int, int]]",
@@ -215,6 +248,7 @@ def _become_bash(
         if group is not None:
             step = "cgroup"
             group.enter()
+        _let_go_first(os.getpid(), surroundings)  # before we are another user, who may not
         if user is not None:
             # Groups before the user: afterwards we may change neither.
             step = f"run_as {user.pw_name}"
@@ -225,8 +259,8 @@ def _become_bash(
         os.chdir(cwd)  # as the user, who must be able to reach it
         step = "limits"
         limits.apply(limited)
-        step = path
-        os.execve(path, argv, environment)
+        step = surroundings.bash
+        os.execve(surroundings.bash, argv, environment)
     except OSError as error:
         os.write(failure_writer, f"{error.errno} {step}".encode())
     except MemoryError:

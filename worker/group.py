@@ -4,12 +4,15 @@ Where there is none the limits of each process do (``limits.py``), and the sweep
 """
 
 import os
+import time
 
 from protocol import cgroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+REMOVE_TRIES = 50  # a millisecond apart
 
 # Which limit needs which controller; without it the limit of each process is all there is.
 _CONTROLLERS = {"memory_bytes": "memory", "processes": "pids"}
@@ -82,8 +85,12 @@ class Group:
         return bool(cgroup.count_in(self._read("memory.events"), b"oom_kill"))
 
     def remove(self) -> None:
-        """Remove it, if nobody is in it."""
-        remove(self._directory)
+        """Remove it, if nobody is in it. Newer kernels take a moment after ``wait`` until that is so."""
+        for _ in range(REMOVE_TRIES):
+            if remove(self._directory):
+                return
+            time.sleep(0.001)
+        # Somebody was brought in from outside. The next start of Bashd tries again.
 
     def _write(self, name: str, value: int) -> None:
         fd = os.open(f"{self._directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)

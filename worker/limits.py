@@ -44,8 +44,11 @@ def exceeded(limits: "dict[str, int]", code: int, leader_cpu_s: float, *, oom_ki
         return "memory"
     if code == -signal.SIGXFSZ and "file_bytes" in limits:
         return "file_size"
-    if "cpu_s" in limits and (code == -signal.SIGXCPU or (code == -signal.SIGKILL and leader_cpu_s > limits["cpu_s"])):
-        return "cpu"
+    if "cpu_s" in limits:
+        # The kernel counts whole ticks for the limit and tells us a finer sum, which may be a little less.
+        used_up = leader_cpu_s > 0.9 * limits["cpu_s"]
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and used_up):
+            return "cpu"
     return None
 
 

@@ -47,7 +47,12 @@ class Outset:
 
     def oom_kills(self) -> int:
         """How many the kernel has ended in our cgroup for want of memory, as far as we know."""
-        return 0 if self.oom_fd < 0 else cgroup.count_in(os.pread(self.oom_fd, 4096, 0), b"oom_kill") or 0
+        if self.oom_fd < 0:
+            return 0
+        try:
+            return cgroup.count_in(os.pread(self.oom_fd, 4096, 0), b"oom_kill") or 0
+        except OSError:
+            return 0  # somebody moved us, and that cgroup is gone
 
     def elsewhere(self, places: Places) -> "Outset":
         """The same in another state directory, where no moment of a test comes."""
