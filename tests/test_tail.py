@@ -243,7 +243,8 @@ def _assert_head_and_tail(service: Service, ended: Command) -> None:
 def test_a_command_may_fail_when_it_prints_too_much(service: Service, mark: str) -> None:
     """It is stopped, whatever it ignores, with what it started; its beginning is kept."""
     command = service.done(
-        f"trap '' TERM; setsid sleep {mark} & seq 1000000; sleep {mark}",
+        f"trap '' TERM; setsid sleep {mark} & until [ \"$(cut -d' ' -f6 /proc/$!/stat)\" = $! ]; do :; done; "
+        f"seq 1000000; sleep {mark}",
         output_limit_bytes=1000,
         on_output_limit="fail",
         grace_s=0.2,

@@ -90,11 +90,12 @@ def test_plain_http_is_said_once(own_service: StartService) -> None:
     service = own_service(host="0.0.0.0", plain_http="true")
 
     process = service.launch()
-    eventually(lambda: "plain HTTP on 0.0.0.0" in service.log)
+    eventually(lambda: "launcher: plain HTTP" in service.log)
     process.terminate()
 
     assert process.wait(20) == 0
     assert service.log.count("plain HTTP") == 1
+    assert "host=0.0.0.0" in service.log
 
 
 def test_on_loopback_there_is_nothing_to_say(own_service: StartService) -> None:
