@@ -28,10 +28,10 @@ from tests.processes import (
     zombies,
 )
 
-# Counts for about two seconds on both streams, so that every chunk border of a crash falls somewhere into it.
-COUNT = "for ((i = 0; i < 200; i++)); do echo $i; echo -$i >&2; sleep 0.01; done; exit 3"
-COUNTED = b"".join(b"%d\n" % i for i in range(200))
-COUNTED_TOO = b"".join(b"-%d\n" % i for i in range(200))
+# Counts for about four seconds on both streams, so that every chunk border of a crash falls somewhere into it.
+COUNT = "for ((i = 0; i < 400; i++)); do echo $i; echo -$i >&2; sleep 0.01; done; exit 3"
+COUNTED = b"".join(b"%d\n" % i for i in range(400))
+COUNTED_TOO = b"".join(b"-%d\n" % i for i in range(400))
 
 
 def _assert_counted(service: Service, before: list[Command]) -> None:

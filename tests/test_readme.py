@@ -98,6 +98,6 @@ def test_every_example_of_docs_cli_runs_as_it_stands(own_service: StartService, 
     )
 
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout == "hello world\nhello\na\nb\nfrom a file, really\nlater\ny\n"
+    assert run.stdout == "hello world\nhello\na\nb\n***\nfrom a file, really\nlater\ny\n"
     assert "compdef" in (tmp_path / "_bashd").read_text()
     assert (tmp_path / "bashd.fish").exists()
