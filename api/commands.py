@@ -136,7 +136,7 @@ class Commands:
         """Who has the key for certain. Who may yet be refused is looked at when that is decided."""
         if not self._handover.opened:
             return None  # it is about to be looked for all the same, when our schema is there
-        holder = (await self._ask_database(self._store.holders([key]))).get(key)
+        holder = (await self.ask_database(self._store.holders([key]))).get(key)
         return holder if holder is not None and self._handover.is_certain(holder.command_id) else None
 
     async def get(self, command_id: int) -> Command:
@@ -144,7 +144,7 @@ class Commands:
         live = self._lives.get(command_id)
         if live is not None:
             return live.command
-        row = await self._ask_database(self._store.get(command_id))
+        row = await self.ask_database(self._store.get(command_id))
         if row is None:
             raise NotFound(f"There is no command {command_id}.")
         # It may have become live, or been recorded, while we asked.
@@ -204,7 +204,7 @@ class Commands:
             limit=limit, offset=offset, selection=selection, live=self._lives.statuses(), ascending=ascending
         )
         try:
-            rows = await self._ask_database(asking)
+            rows = await self.ask_database(asking)
         except SearchTooLong as error:
             raise Unavailable("PostgreSQL did not find them in time; ask for less at once.") from error
         return [self._lives.shown(before[row.id].command if row.id in before else row) for row in rows]
@@ -213,7 +213,7 @@ class Commands:
         """How many commands there are with each status, as they are now; raises ``Unavailable``."""
         # Asked for first: what ends meanwhile is counted as what it was.
         live = self._lives.statuses()
-        return await self._ask_database(self._store.counts(live), within_s)
+        return await self.ask_database(self._store.counts(live), within_s)
 
     async def stop(self, command_id: int, signal: int, grace_s: float | None) -> Command:
         """Stop a command, whatever state it is in; twice is harmless.
@@ -228,7 +228,7 @@ class Commands:
         if command.final:
             return command
         if command.handed_boot_id is None:
-            stopped = await self._ask_database(self._stop_waiting(command_id, requested_at))
+            stopped = await self.ask_database(self._stop_waiting(command_id, requested_at))
             if stopped is not None:
                 return stopped
             command = await self.get(command_id)  # its turn came while we asked
@@ -269,7 +269,7 @@ class Commands:
         """
         removed = await self.get(command_id)
         await self._recorded(command_id)
-        if not await self._ask_database(self._store.remove(command_id, asker.current())):
+        if not await self.ask_database(self._store.remove(command_id, asker.current())):
             command = await self.get(command_id)
             why = "was refused this moment; try again in a minute" if command.final else f"is {command.status}; stop it"
             raise Conflict(f"Only final commands can be removed, and command {command_id} {why}.")
@@ -321,7 +321,7 @@ class Commands:
         except Unavailable as problem:
             why["supervisor"] = problem.detail
         try:
-            await self._ask_database(self._store.ping(), within_s=1.5)
+            await self.ask_database(self._store.ping(), within_s=1.5)
         except Unavailable as problem:
             why["postgres"] = problem.detail
         recording = self.recording_trouble()
@@ -332,10 +332,6 @@ class Commands:
         return why
 
     async def ask_database(self, asking: Coroutine[Any, Any, T], within_s: float = DATABASE_WITHIN_S) -> T:
-        """The same, for the other use cases."""
-        return await self._ask_database(asking, within_s)
-
-    async def _ask_database(self, asking: Coroutine[Any, Any, T], within_s: float = DATABASE_WITHIN_S) -> T:
         """What the database answers; raises ``Unavailable`` when it is away or silent."""
         task = asyncio.ensure_future(asking)
         task.add_done_callback(_look_at_late_answer)

@@ -90,6 +90,15 @@ def own_service(state_dir: Path, postgres: PostgresServer, mark: str) -> Iterato
 
 
 @pytest.fixture
+def services() -> Iterator[list[Service]]:
+    """Those that a test starts, ended after it."""
+    started: list[Service] = []
+    yield started
+    for service in started:
+        service.close()
+
+
+@pytest.fixture
 def server(state_dir: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL server of the test's own, to be frozen, ended and started again."""
     state_dir.parent.chmod(0o755)

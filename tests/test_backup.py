@@ -19,15 +19,6 @@ EVERY_BYTE = r"for i in {0..255}; do printf \\x$(printf %02x $i); done; echo wro
 
 
 @pytest.fixture
-def services() -> Iterator[list[Service]]:
-    """Those that a test starts, ended after it."""
-    started: list[Service] = []
-    yield started
-    for service in started:
-        service.close()
-
-
-@pytest.fixture
 def new_server(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
     """A server of the version that Bashd embeds: a dump goes into no older one."""
     monkeypatch.setenv("PG_BINDIR", find_binaries()[0].directory)

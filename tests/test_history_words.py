@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +72,6 @@ def _lines(exported: bytes) -> list[dict[str, Any]]:
 
 def _file(lines: list[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-
-
-@pytest.fixture
-def services() -> Iterator[list[Service]]:
-    """Those that a test starts, ended after it."""
-    started: list[Service] = []
-    yield started
-    for service in started:
-        service.close()
 
 
 @pytest.fixture

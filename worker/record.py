@@ -93,7 +93,7 @@ class Record:
             room = 0 if kind in self._missing else max(0, self._head - self._written[kind])
             kept, chunk = (chunk, b"") if len(chunk) <= room else (chunk[:room], chunk[room:])
             if kept and not self._append(kind, self.now_ns(), kept, journal.RESERVE_BYTES):
-                self._lack(kind)
+                self._lack(kind, self._written[kind])
                 chunk, kept = kept + chunk, b""
             self._written[kind] += len(kept)
             self._in_journal[kind] += len(kept)
@@ -107,9 +107,9 @@ class Record:
                 self._turn_tail()
         self._change()
 
-    def _lack(self, kind: int) -> None:
-        """Note that the disk does not take what this stream gives."""
-        self._missing[kind] = self._written[kind]
+    def _lack(self, kind: int, first: int) -> None:
+        """Note that the disk takes nothing of this stream from ``first`` on."""
+        self._missing[kind] = first
         self._why_missing[kind] = "disk_full" if self._disk_errno in DISK_FULL else "disk_failed"
 
     def _go_beyond_the_head(self, kind: int) -> None:
@@ -130,7 +130,7 @@ class Record:
             else:
                 self._tail, self._turned_at = beyond, here
                 return
-        self._lack(kind)
+        self._lack(kind, self._written[kind])
 
     def _append_to_tail(self, kind: int, chunk: bytes) -> bool:
         assert self._tail is not None
@@ -167,7 +167,7 @@ class Record:
         self._settle()
         for kind in self._written:
             if kind not in self._missing:
-                self._lack(kind)
+                self._lack(kind, self._written[kind])
 
     def _settle(self) -> None:
         """Bring what is kept of the tail into the journal, and be done with it."""
@@ -182,8 +182,7 @@ class Record:
             if not self._bring(*written):
                 for kind, to in zip(self._written, end, strict=True):
                     if self._in_journal[kind] < to:
-                        self._missing[kind] = self._in_journal[kind]
-                        self._why_missing[kind] = "disk_full" if self._disk_errno in DISK_FULL else "disk_failed"
+                        self._lack(kind, self._in_journal[kind])
                 break
         tail.remove(self._tail_paths)
 

@@ -138,7 +138,8 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
         if watch.left:
             _hold_left_file(places.left_file(command_id))
         fault.die_at("before_ended")
-        oom_killed = worker.outset.oom_kills() > oom_kills
+        # Asked only of who died of a signal: most end by themselves.
+        oom_killed = os.WIFSIGNALED(status) and worker.outset.oom_kills() > oom_kills
         if group is not None and "memory_bytes" in group.limits:
             oom_killed = group.oom_killed  # of this command alone
         ending = _ending(watch, status, time.monotonic() - started, oom_killed=oom_killed)
