@@ -62,6 +62,21 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
+    def stop_the_unanswered(self) -> None:
+        """Stop what was accepted though its answer was lost, where it would not end by itself.
+
+        Call it when nothing is on its way any more: its client has gone on without it.
+        """
+        with connect(self._url, self._token) as http:
+            for submission in self.submissions:
+                if submission.answer != "none" or submission.plan.stop_after_s is None:
+                    continue
+                found = http.get("/v1/commands", params={"name": submission.name}).raise_for_status().json()["items"]
+                for command in found:
+                    if command["status"] not in FINAL:
+                        submission.stop_asked = True
+                        self._ask(http, "POST", f"/v1/commands/{command['id']}/stop")
+
     def _work(self) -> None:
         with connect(self._url, self._token) as http:
             while not self._over.is_set():

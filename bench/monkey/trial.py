@@ -57,6 +57,7 @@ def run(place: Path, *, seed: int, seconds: float, clients: int = 12) -> Report:
         # Once more through a start, so that nothing comes from a process that has seen it happen.
         service.terminate(within_s=60)
         service.start(within_s=60)
+        crowd.stop_the_unanswered()
         try:
             eventually(lambda: _all_final(service), within_s=60)
         except AssertionError:
