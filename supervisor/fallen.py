@@ -69,12 +69,14 @@ def _has_live_worker(one: linux.Process) -> bool:
     return False
 
 
-def kill_round(fallen: list[Fallen], *, known: set[int], init_pid: int, init_known: set[int]) -> list[linux.Process]:
+def kill_round(
+    fallen: list[Fallen], *, came_to_us: list[int], init_pid: int, init_known: set[int]
+) -> list[linux.Process]:
     """Send KILL to everything the fallen left; returns who was alive.
 
-    ``known`` are our own children that are no orphans, ``init_known`` those of init.
+    ``came_to_us`` are the orphans among our own children, ``init_known`` the children of init that are none.
     """
-    roots = [pid for pid in linux.own_children() if pid not in known]
+    roots = list(came_to_us)
     if any(one.adopted and not one.host_died for one in fallen):
         roots += [pid for pid in linux.children(init_pid) if pid not in init_known]
     orphans = linux.descendants(roots)

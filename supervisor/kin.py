@@ -32,7 +32,7 @@ class Kin:
         groups: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``own_pids``: children of ours that are no orphans, beside the API, whose pid changes.
+        """``own_pids``: children of ours that have to live as long as we (the forker).
 
         ``groups``: the cgroup below which commands may have one of their own.
         """
@@ -128,8 +128,11 @@ class Kin:
             ended.append((pid, status))
 
     def kill_orphans(self, dead: list[Fallen], *, api_pid: int | None) -> list[linux.Process]:
-        """Send KILL to everything that dead workers left; returns who was alive, or may be a worker at its start."""
-        known = self._own_pids | self._removing | ({api_pid} if api_pid is not None else set())
+        """Send KILL to everything that dead workers left; returns who was alive, or may be a worker at its start.
+
+        Raises ``ChildProcessError``, and kills nobody, when the forker is dead.
+        """
+        came_to_us = self._came_to_us(self._removing | ({api_pid} if api_pid is not None else set()))
         beginners = self._beginners_at_init()
         # In this order: one that has taken its lock meanwhile is found with it.
         init_known = self._known_of_init()
@@ -137,8 +140,17 @@ class Kin:
         for one in dead:
             if self._groups is not None:
                 group.kill(f"{self._groups}/{one.id}")
-        found = fallen.kill_round(dead, known=known, init_pid=self._init_pid, init_known=init_known | spared)
+        found = fallen.kill_round(dead, came_to_us=came_to_us, init_pid=self._init_pid, init_known=init_known | spared)
         return found + [one for one in map(linux.process, spared) if one is not None]
+
+    def _came_to_us(self, known: set[int]) -> list[int]:
+        """The orphans among our children: all but the forker and ``known``."""
+        found = [pid for pid in linux.own_children() if pid not in known | self._own_pids]
+        # With the forker's death its workers, which live, come to us too: so it has to be alive after the list is made.
+        for pid in self._own_pids:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+                raise ChildProcessError(f"process {pid} has ended: what came to us may be at work")
+        return found
 
     def _beginners_at_init(self) -> set[int]:
         """The children of init that may be workers of a dead forker, about to take their command's lock.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -39,11 +40,8 @@ def test_a_worker_that_has_not_yet_taken_its_lock_is_no_orphan(places: Places, i
     """It is waited for, not killed; one that only says so is killed when a worker would have taken its lock."""
     spare, orphan = sorted(children(init.pid), key=title)
     now = 100.0
-    ours = set(children(os.getpid()))  # the test's init, and services that other tests share
-    kin = Kin(places, own_pids=ours, init_pid=init.pid, postgres_argv=None, clock=lambda: now)
-    facts = story.Story()
-    facts.worker = {"pid": 1 << 23, "start_time": 1, "boot_id": boot_id()}
-    dead = [Fallen(1, facts, adopted=True, host_died=False, status=None)]
+    kin = Kin(places, own_pids=_ours(), init_pid=init.pid, postgres_argv=None, clock=lambda: now)
+    dead = [_dead(adopted=True)]
 
     assert kin.kill_orphans(dead, api_pid=None)
     eventually(lambda: not is_alive(orphan))
@@ -54,3 +52,35 @@ def test_a_worker_that_has_not_yet_taken_its_lock_is_no_orphan(places: Places, i
     assert kin.kill_orphans(dead, api_pid=None)
     eventually(lambda: not is_alive(spare))
     assert not kin.kill_orphans(dead, api_pid=None)
+
+
+def test_who_comes_to_us_with_the_forkers_death_is_no_orphan(places: Places) -> None:
+    """Its workers are at work, and their parent from then on is the supervisor, which may be clearing up just then."""
+    others = _ours()
+    forker = subprocess.Popen(["bash", "-c", "sleep 1000 & sleep 1000"])
+    eventually(lambda: [title(pid) for pid in children(forker.pid)] == ["sleep", "sleep"])
+    workers = children(forker.pid)
+    kin = Kin(places, own_pids=others | {forker.pid}, init_pid=1, postgres_argv=None)
+    os.kill(forker.pid, signal.SIGKILL)
+    eventually(lambda: set(workers) <= set(children(os.getpid())))
+
+    with pytest.raises(ChildProcessError, match=f"process {forker.pid} has ended"):
+        kin.kill_orphans([_dead(adopted=False)], api_pid=None)
+
+    assert all(is_alive(pid) for pid in workers)
+    assert Kin(places, own_pids=others, init_pid=1, postgres_argv=None).kill_orphans(
+        [_dead(adopted=False)], api_pid=None
+    )
+    eventually(lambda: not any(is_alive(pid) for pid in workers))
+    forker.wait()
+
+
+def _ours() -> set[int]:
+    """Services that other tests share, and what stands for init."""
+    return {pid for pid in children(os.getpid()) if is_alive(pid)}
+
+
+def _dead(*, adopted: bool) -> Fallen:
+    facts = story.Story()
+    facts.worker = {"pid": 1 << 23, "start_time": 1, "boot_id": boot_id()}
+    return Fallen(1, facts, adopted=adopted, host_died=False, status=None)
