@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 
 from api import sse
@@ -44,7 +44,7 @@ class Changes:
     def note(self, command: Command) -> None:
         """Take in what a command has become."""
         if len(command.script) > LARGE_SCRIPT:
-            command = replace(command, script=command.script[:SCRIPT_IN_LIST], env={}, secrets=None, stdin=None)
+            command = command.but(script=command.script[:SCRIPT_IN_LIST], env={}, secrets=None, stdin=None)
         before = self._changes.pop(command.id, None)
         self._number += 1
         change = _Change(self._number, command, COMMAND_BYTES + len(command.script) + sum(map(len, command.args)))

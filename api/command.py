@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from protocol.limits import BOUNDS
@@ -75,6 +77,12 @@ class Command:
         """What of it is worth a word to those who watch: when this differs, they are told of it."""
         return self.status, self.paused, self.pid, self.stop_requested_at, self.evidence, self.signals[-1:]
 
+    def but(self, **changes: Any) -> Command:
+        """The same with other values of these: ``dataclasses.replace`` at half its price, for it is done so often."""
+        values = dict(zip(_NAMES, _values_of(self), strict=True))
+        values.update(changes)
+        return Command(**values)
+
     def spec(self) -> dict[str, Any]:
         """The first frame of its journal: what a worker needs, and what finds it again without the database."""
         return {
@@ -114,7 +122,7 @@ class Command:
         """A new command that asks for the same, in a trace of its own. It has no id yet."""
         asked = {**self.spec(), "id": 0, "rerun_of": self.id, "handed_boot_id": None, "created_at_us": 0}
         asked["requested_by"], asked["traceparent"] = requested_by, traceparent
-        return replace(Command.from_spec(asked), created_at=created_at)
+        return Command.from_spec(asked).but(created_at=created_at)
 
     def told_by(self, story: Story) -> Command:
         """This command as its journal tells it."""
@@ -123,8 +131,7 @@ class Command:
         status = ended.get("status") or ("running" if story.worker else self.status)
         stopping = story.stopping or {}
         requested = stopping.get("requested_at_ns")
-        return replace(
-            self,
+        return self.but(
             status=status,
             reason=ended.get("reason"),
             exit_code=ended.get("exit_code"),
@@ -199,6 +206,10 @@ class Command:
         }
 
 
+_NAMES = tuple(one.name for one in fields(Command))
+_values_of: Callable[[Command], tuple[Any, ...]] = attrgetter(*_NAMES)
+
+
 def at(ns: int | None) -> datetime | None:
     """Nanoseconds since the epoch as a time of microseconds, which is what PostgreSQL keeps."""
     return None if ns is None else EPOCH + timedelta(microseconds=ns // 1000)
@@ -210,7 +221,7 @@ def now() -> datetime:
 
 def iso(time: datetime) -> str:
     """A time as HTTP shows it: ISO 8601, UTC, microseconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{time.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -34,6 +34,9 @@ log = Log()
 
 T = TypeVar("T")
 
+# What of a request a command keeps as it came.
+_AS_ASKED = tuple(name for name in CommandRequest.model_fields if name not in ("secrets", "limits", "run_as"))
+
 
 class Commands:
     """The use cases, for both APIs."""
@@ -78,9 +81,9 @@ class Commands:
             requested_by=asker.name(),
             traceparent=traceparent,
             secrets=secrets,
-            limits=request.limits.model_dump(exclude_none=True),
+            limits=request.limits.held(),
             run_as=self._default_run_as if request.run_as is None else request.run_as,
-            **request.model_dump(exclude={"secrets", "limits", "run_as"}),
+            **{name: getattr(request, name) for name in _AS_ASKED},
         )
 
     async def add_once(

@@ -11,7 +11,7 @@ import base64
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from api import sse
 from api.command import Command, iso
@@ -268,13 +268,12 @@ def _shown(part: Chunk) -> dict[str, str | int]:
 
 def _as_queued(command: Command) -> Command:
     """A command as it was before its worker had it."""
-    return replace(_as_started(command), status="queued", pid=None, worker_pid=None, started_at=None)
+    return _as_started(command).but(status="queued", pid=None, worker_pid=None, started_at=None)
 
 
 def _as_started(command: Command) -> Command:
     """A command as it was before it printed anything."""
-    return replace(
-        command,
+    return command.but(
         status="running",
         reason=None,
         exit_code=None,

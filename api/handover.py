@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from api import asker
 from api.asker import Asker
@@ -239,7 +239,7 @@ class Handover:
         wait = self._waiting or self.draining or self.disk_trouble() is not None
         free = 0 if wait else self._free()
         return [
-            replace(arrival.command, id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
+            arrival.command.but(id=arrival.id, handed_boot_id=self._boot_id if index < free else None)
             for index, arrival in enumerate(batch)
         ]
 

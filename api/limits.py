@@ -45,6 +45,10 @@ class LimitsRequest(BaseModel):
         description="Processes and threads at once. Without a cgroup: all of the same user, and root is not bound.",
     )
 
+    def held(self) -> dict[str, int]:
+        """Those that there are."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
 
 def defaults(config: Config, run_as: Any) -> dict[str, int]:
     """The limits of a command that names none. ``run_as`` is as the client sent it."""

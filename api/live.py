@@ -9,7 +9,7 @@ import asyncio
 import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from api.command import Command, at
@@ -127,7 +127,7 @@ class Live:
         told = self.command.told_by(self.story)
         if not self.ended:
             stdout, stderr = self._reached
-            told = replace(told, stdout_bytes=stdout, stderr_bytes=stderr)
+            told = told.but(stdout_bytes=stdout, stderr_bytes=stderr)
         self._show(told)
         return self._reader.position - before >= FOLLOW_AT_ONCE_BYTES
 
@@ -160,7 +160,7 @@ class Live:
     def note_stop(self, requested_at: datetime, by: str | None) -> None:
         """Show that a stop was asked for, and by whom, before the worker has written it down."""
         if not self.ended and self.command.stop_requested_at is None:
-            self._show(replace(self.command, stop_requested_at=requested_at, stopped_by=by))
+            self._show(self.command.but(stop_requested_at=requested_at, stopped_by=by))
 
     @property
     def stdin_open(self) -> bool | None:

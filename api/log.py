@@ -9,61 +9,63 @@ from typing import Any
 from api.command import Command
 from protocol.line import line, traceback_of
 
-_OURS = "bashd.api"
 _LEVELS = {logging.CRITICAL: "error", logging.DEBUG: "info"}  # what Bashd does not tell apart
 
 
 class Log:
-    """What the parts of the API write with. ``command`` is the one that a line is about, or its id."""
+    """What the parts of the API write with. ``command`` is the one that a line is about, or its id.
 
-    def __init__(self) -> None:
-        self._logger = logging.getLogger(_OURS)
+    Not through ``logging``, which costs every command more than its line does.
+    """
+
+    log_format = "text"  # of all; see to_stderr
 
     def info(self, message: str, *, command: Command | int | None = None, **facts: object) -> None:
         """An outcome, as expected."""
-        self._logger.info(message, extra=_extra(command, facts))
+        _write(line(Log.log_format, "api", "info", message, _about(command) | facts))
 
     def error(self, message: str, *, command: Command | int | None = None, **facts: object) -> None:
         """A surprise."""
-        self._logger.error(message, extra=_extra(command, facts))
+        _write(line(Log.log_format, "api", "error", message, _about(command) | facts))
 
     def failed(self, message: str, error: BaseException, **facts: object) -> None:
         """Something of ours failed, with where it came from."""
-        self._logger.error(
-            message, extra=_extra(None, {"error": repr(error), **facts, "traceback": traceback_of(error)})
-        )
+        told = {"error": repr(error), **facts, "traceback": traceback_of(error)}
+        _write(line(Log.log_format, "api", "error", message, told))
 
 
-def _extra(command: Command | int | None, facts: dict[str, object]) -> dict[str, Any]:
-    about: dict[str, object] = {}
+def _about(command: Command | int | None) -> dict[str, object]:
     if isinstance(command, Command):
-        about["command"] = command.id
-        if command.traceparent is not None:
-            about["traceparent"] = command.traceparent
-    elif command is not None:
-        about["command"] = command
-    return {"facts": {**about, **facts}}
+        trace = {} if command.traceparent is None else {"traceparent": command.traceparent}
+        return {"command": command.id, **trace}
+    return {} if command is None else {"command": command}
+
+
+def _write(text: str) -> None:
+    """A line is one write, so lines of several processes do not mix."""
+    try:
+        os.write(2, text.encode(errors="replace") + b"\n")
+    except OSError:
+        pass  # nobody reads our stderr any more; the work goes on
 
 
 def to_stderr(log_format: str) -> None:
     """From here on everything that is logged in this process is a line on stderr."""
+    Log.log_format = log_format
     lines = _Stderr()
     lines.setFormatter(_Lines(log_format))
     logging.basicConfig(level=logging.WARNING, handlers=[lines], force=True)
     logging.captureWarnings(True)
-    logging.getLogger(_OURS).setLevel(logging.INFO)
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.getLogger("sanic.root").setLevel(logging.ERROR)
 
 
 class _Stderr(logging.Handler):
-    """A line is one write, so lines of several processes do not mix."""
+    """What libraries log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            os.write(2, self.format(record).encode(errors="replace") + b"\n")
-        except OSError:
-            pass  # nobody reads our stderr any more; the work goes on
+            _write(self.format(record))
         except Exception:
             self.handleError(record)  # of a library that does not know how to say it; the library goes on
 
@@ -74,9 +76,7 @@ class _Lines(logging.Formatter):
         self._format = log_format
 
     def format(self, record: logging.LogRecord) -> str:
-        facts: dict[str, Any] = dict(getattr(record, "facts", {}))
-        if record.name != _OURS:
-            facts["logger"] = record.name
+        facts: dict[str, Any] = {"logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:
             facts["traceback"] = traceback_of(record.exc_info[1])
         level = _LEVELS.get(record.levelno, record.levelname.lower())

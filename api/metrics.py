@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from sanic import Request
 
 from api.command import Command
+from api.store import STREAMS
 from protocol import starts
 from protocol.places import Places
 
@@ -52,6 +53,10 @@ class Metrics:
         self._requests = Counter(
             "bashd_http_requests_total", "Answers by route and class.", ["method", "route", "status"], registry=registry
         )
+        # Of what every command counts the series are looked up once.
+        self._printed = [(f"{name}_bytes", self._output.labels(name)) for name in STREAMS]
+        self._left = [(f"swept_{where}", self._swept.labels(where)) for where in ("group", "escaped", "left")]
+        self._answers: dict[tuple[str, str, int], Counter] = {}  # (method, path of the route, class of status) → series
         for reason in LOST_FOR:
             # From the beginning, for of a series that begins with 1 nobody can say that it has grown.
             self._ended.labels("lost", reason)
@@ -60,23 +65,27 @@ class Metrics:
         """A command's row was written: from what it was to what it is."""
         if before.started_at is None and after.started_at is not None:
             self._start.observe(max(0.0, (after.started_at - after.created_at).total_seconds()))
-        self._output.labels("stdout").inc(max(0, after.stdout_bytes - before.stdout_bytes))
-        self._output.labels("stderr").inc(max(0, after.stderr_bytes - before.stderr_bytes))
+        for name, printed in self._printed:
+            if more := max(0, getattr(after, name) - getattr(before, name)):
+                printed.inc(more)
         if not after.final or before.final:
             return
         self._ended.labels(after.status, after.reason or "").inc()
         if after.duration_s is not None:
             self._duration.observe(after.duration_s)
-        for where in ("group", "escaped", "left"):
-            self._swept.labels(where).inc(getattr(after, f"swept_{where}"))
+        for name, left in self._left:
+            if count := getattr(after, name):
+                left.inc(count)
 
     def answered(self, request: Request, status: int) -> None:
         """A request was answered. Its path counts by the route it took: there are few of those."""
-        route, method = "none", "other"
-        if request.route is not None:
-            path = str(request.route.path).replace(":str>", "}").replace("<", "{")
-            route, method = f"/{path.strip('/')}", request.method
-        self._requests.labels(method, route, f"{status // 100}xx").inc()
+        method, path = ("other", "") if request.route is None else (request.method, str(request.route.path))
+        known = self._answers.get((method, path, status // 100))
+        if known is None:
+            route = "none" if request.route is None else f"/{path.replace(':str>', '}').replace('<', '{').strip('/')}"
+            known = self._requests.labels(method, route, f"{status // 100}xx")
+            self._answers[method, path, status // 100] = known
+        known.inc()
 
 
 @dataclass(slots=True)

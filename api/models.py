@@ -129,7 +129,7 @@ class CommandRequest(BaseModel):
     args: list[Text] = Field(default_factory=list, max_length=10_000, description="Positional parameters, `$1` first.")
     env: dict[str, Text] = Field(
         default_factory=dict,
-        description="Variables, beside `PATH`, `HOME`, `LANG`, `USER`, `LOGNAME`, `BASHD_COMMAND_ID` and the "
+        description="Variables, beside `PATH`, `HOME`, `LANG`, `SHELL`, `USER`, `LOGNAME`, `BASHD_COMMAND_ID` and the "
         "operator's own.",
         json_schema_extra={"propertyNames": {"pattern": "^[^=\\u0000]+$"}},
     )
@@ -317,7 +317,8 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
         if isinstance(asked, dict):
             value["limits"] = {**limiting.defaults(config, value.get("run_as")), **asked}
     request = _validate(CommandRequest, value)
-    limiting.check(request.limits.model_dump(exclude_none=True), config)
+    if config.max_limits:
+        limiting.check(request.limits.held(), config)
     _check_sizes(request, config)
     check_run_as(config.default_run_as if request.run_as is None else request.run_as, config)
     return request

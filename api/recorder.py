@@ -10,7 +10,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import takewhile
 
 from api.command import Command
@@ -256,15 +255,14 @@ def _progress(live: Live, room: int) -> tuple[Progress, Mark]:
         command = _unended(command)
     if not command.final:
         # What lies in a tail is recorded at the end, when it is known what is kept of it.
-        command = replace(command, stdout_bytes=mark.stdout, stderr_bytes=mark.stderr)
+        command = command.but(stdout_bytes=mark.stdout, stderr_bytes=mark.stderr)
     return Progress(command, (live.recorded.stdout, live.recorded.stderr), chunks.all()), mark
 
 
 def _unended(command: Command) -> Command:
     if not command.final:
         return command
-    return replace(
-        command,
+    return command.but(
         status="running",
         reason=None,
         exit_code=None,

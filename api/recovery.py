@@ -7,7 +7,6 @@ It runs at every start, so the path after a crash is the path of every day. Noth
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from enum import Enum
 
 from api.command import Command, now
@@ -120,7 +119,7 @@ class Recovery:
                 self._handover.hand_over(row)
             case Action.HOST_DIED | Action.JOURNAL_GONE:
                 await self._store.finish_unstarted(row.id, "lost", action.name.lower(), now())
-                end = replace(row, status="lost", reason=action.name.lower())
+                end = row.but(status="lost", reason=action.name.lower())
                 log_end(end)
                 self._recorder.on_recorded(row, end)
                 if live is not None:

@@ -9,7 +9,6 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import psycopg
 
@@ -93,7 +92,7 @@ class Api:
         self._places = places
         self.metrics = Metrics()
         self._recorder.on_recorded = self.metrics.recorded
-        self.commands.stopped = lambda stopped: self.metrics.recorded(replace(stopped, status="queued"), stopped)
+        self.commands.stopped = lambda stopped: self.metrics.recorded(stopped.but(status="queued"), stopped)
         self._retention = Retention(
             self._store,
             self._lives,

@@ -63,18 +63,21 @@ def parse_control(text: bytes) -> "list[dict[str, Any]]":
     return [json.loads(line) for line in text.splitlines() if line]
 
 
-def report_changed(fd: int, command_id: int) -> bool:
-    """Tell the supervisor that a journal has something new. False: the pipe is full and the report is dropped.
+def report_changed(fd: int, command_id: int, *, ended: bool) -> bool:
+    """Tell the supervisor that a journal has something new, or the end. False: the pipe is full, the report dropped.
 
     Nothing is lost by that: the journal holds the truth, and the worker's end is seen without a report.
     """
     try:
-        os.write(fd, _REPORT.pack(command_id))
+        os.write(fd, _REPORT.pack(-command_id if ended else command_id))
     except (BlockingIOError, BrokenPipeError):
         return False
     return True
 
 
-def parse_reports(buffer: bytes) -> "list[int]":
-    """The ids in what was read from the reports pipe, each once, in order of first appearance."""
-    return list(dict.fromkeys(command_id for (command_id,) in _REPORT.iter_unpack(buffer)))
+def parse_reports(buffer: bytes) -> "dict[int, bool]":
+    """Of each id in what was read from the reports pipe whether its end was told, in order of first appearance."""
+    found: dict[int, bool] = {}
+    for (signed,) in _REPORT.iter_unpack(buffer):
+        found[abs(signed)] = found.get(abs(signed), False) or signed < 0
+    return found

@@ -46,6 +46,7 @@ class Child:
     silent_at: float | None = None  # when to look whether the worker did what it was told
     hurry_at: float | None = None  # the end of the grace of a worker that was told by a signal
     taken_over: PendingStop | None = None  # the stop that we carry out because the worker did not
+    end_told: bool = False  # its worker has reported that the journal holds the end
     said_no_disk: bool = False
     tries: int = 0  # forks that came to nothing
 

@@ -40,7 +40,7 @@ def serve(requests_fd: int, results_fd: int, outset: Outset, nofile: "tuple[int,
     wake_fd, _ = linux.wake_on_signals(control.STOP_SIGNAL, control.HURRY_SIGNAL, control.LISTEN_SIGNAL)
     linux.compare_ticks()
     outset.count_oom_kills()
-    _go_before_others(outset)
+    outset.surroundings.precedence.go_between()
     rehearse(outset)
     outset.title.set("bashd: forker")
     crew = Crew(outset, results_fd)
@@ -85,16 +85,6 @@ def _keep_only(kept: "set[int]") -> None:
     for fd in _open_fds():
         if fd > 2 and fd not in kept:
             os.closerange(fd, fd + 1)  # unlike close, it does not mind that listdir's own is gone
-
-
-def _go_before_others(outset: Outset) -> None:
-    """Out of memory, the kernel is to take a script first, then us and the workers, and the rest of Bashd last."""
-    score = (linux.oom_score_adj(os.getpid()) + outset.surroundings.oom_score_adj) // 2
-    try:
-        linux.set_oom_score_adj(os.getpid(), score)
-    except OSError:
-        return  # we are hidden from our own user already, and it is not root
-    outset.surroundings.own_oom_score_adj = score
 
 
 class _Hand:

@@ -117,8 +117,10 @@ class Supervisor:
             if fd == self._wake_fd:
                 self._take_signals()
             elif fd == self._reports_fd:
-                for command_id in control.parse_reports(os.read(self._reports_fd, 4096)):
+                for command_id, ended in control.parse_reports(os.read(self._reports_fd, 4096)).items():
                     self._changed[command_id] = None
+                    if ended and (child := self._children.get(command_id)) is not None:
+                        child.end_told = True
             elif fd in self._pidfds:
                 self.adopted_ended(fd)
             # Orders and results are taken by the loop, whether this or something else woke it.
@@ -275,7 +277,8 @@ class Supervisor:
             if status == 0:
                 self._fault.die_at("after_worker")
                 self._forget(child)
-                self._changed[command_id] = None
+                if not child.end_told:
+                    self._changed[command_id] = None
             elif status < 0:
                 self._log.error("cannot fork a worker", command=command_id, error=os.strerror(-status))
                 self._try_again(child)

@@ -48,12 +48,12 @@ def user_fields(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def test_the_environment_is_clean(spoilt: Service, user_fields: dict[str, str]) -> None:
-    """PATH, HOME, LANG, USER, LOGNAME and the command's id, what bash adds, what the request adds; nothing else."""
+    """What is documented and the command's id, what bash adds, what the request adds; nothing else."""
     command = spoilt.done("env -0", env={"MINE": "1"}, **user_fields)
 
     variables = dict(line.split("=", 1) for line in spoilt.output(command).decode().split("\0") if line)
     assert set(variables) - {"PWD", "SHLVL", "_", "OLDPWD"} == {
-        "PATH", "HOME", "LANG", "USER", "LOGNAME", "BASHD_COMMAND_ID", "MINE"
+        "PATH", "HOME", "LANG", "SHELL", "USER", "LOGNAME", "BASHD_COMMAND_ID", "MINE"
     }  # fmt: skip
     assert variables["BASHD_COMMAND_ID"] == str(command.id)
     if user_fields:

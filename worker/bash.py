@@ -32,15 +32,60 @@ class Surroundings:
 
     def __init__(self, *, bash: str, pass_env: "dict[str, str]") -> None:
         self.bash = bash
-        self.oom_score_adj = min(linux.oom_score_adj(os.getpid()) + OOM_SCORE_ADJ, 1000)
-        # That of the workers; None: they cannot change their own.
-        self.own_oom_score_adj: int | None = None
+        self.precedence = Precedence()
         self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "SHELL": bash,  # without it bash looks its user up, which costs it a twentieth of its start
             **_home_of(os.getuid()),
             **pass_env,
         }
+
+
+class Precedence:
+    """Who is ended first when memory runs out: scripts before workers, so far as we may tell the kernel.
+
+    What is started inherits the score of who starts it, and must have it from the beginning: set on bash afterwards,
+    its first child might not have it. So a worker takes the scripts' score before it starts bash, and its own back
+    only when the command lasts: most are over sooner, and each change is three system calls.
+    """
+
+    def __init__(self) -> None:
+        """In the process that everything inherits its score from."""
+        self.scripts = min(linux.oom_score_adj(os.getpid()) + OOM_SCORE_ADJ, 1000)
+        self._own: int | None = None  # of forker and workers; None: they cannot change it
+        self._is_scripts = False  # this process has the score of scripts now
+
+    def go_between(self) -> None:
+        """Be ended after scripts, and before the rest of Bashd; to be called by the process that forks workers."""
+        score = (linux.oom_score_adj(os.getpid()) + self.scripts) // 2
+        try:
+            linux.set_oom_score_adj(os.getpid(), score)
+        except OSError:
+            return  # we are hidden from our own user already, and it is not root
+        self._own = score
+
+    def as_scripts(self) -> bool:
+        """Have what we start from now on be ended first. False: we cannot; then it has to be told of each by itself."""
+        if self._own is None:
+            return False
+        if not self._is_scripts:
+            self._is_scripts = self.put_first(os.getpid())
+        return self._is_scripts
+
+    def as_worker(self) -> None:
+        """Be ended after scripts again."""
+        if self._own is not None and self._is_scripts:
+            linux.set_oom_score_adj(os.getpid(), self._own)
+            self._is_scripts = False
+
+    def put_first(self, pid: int) -> bool:
+        """Have the kernel end this process before us. False: it is hidden from its own user, which is ours."""
+        try:
+            linux.set_oom_score_adj(pid, self.scripts)
+        except OSError:
+            return False
+        return True
 
 
 def _home_of(uid: int) -> "dict[str, str]":
@@ -102,9 +147,10 @@ def start(
         limited = spread(spec, group)
         if group is not None:
             group.make()
+        inherits = surroundings.precedence.as_scripts()
         if user is None and group is None and not limited:
             os.chdir(cwd)
-            pid = _spawn_ready_to_go(surroundings, argv, environment, descriptors)
+            pid = _spawn(surroundings.bash, argv, environment, descriptors)
         else:
             pid = _fork_as(user, limited, group, cwd, surroundings, argv, environment, descriptors)
     except OSError as error:
@@ -115,10 +161,10 @@ def start(
     for fd in opened:
         if fd not in (stdout, stderr):
             os.close(fd)
-    if surroundings.own_oom_score_adj is None:
+    if not inherits:
         # The kernel wakes us a moment before it takes the new program for one that its own user may look into.
         for _ in range(SHOWN_TRIES):
-            if _let_go_first(pid, surroundings):
+            if surroundings.precedence.put_first(pid):
                 break
             time.sleep(0.0001)
     return Bash(pid, linux.started_since(pid, before), stdout, stderr)
@@ -155,34 +201,6 @@ def _pipe(user: "pwd.struct_passwd | None") -> "tuple[int, int]":
         os.fchown(writer, user.pw_uid, user.pw_gid)  # else he could not open /dev/stdout and /dev/stderr
     os.set_blocking(reader, False)  # ours alone: the script's end stays as programs expect it
     return reader, writer
-
-
-def _let_go_first(pid: int, surroundings: Surroundings) -> bool:
-    """Have the kernel end this bash, and what it will start, before us when memory runs out.
-
-    False: it is hidden from its own user, which is ours; its memory counts all the same.
-    """
-    try:
-        linux.set_oom_score_adj(pid, surroundings.oom_score_adj)
-    except OSError:
-        return False
-    return True
-
-
-def _spawn_ready_to_go(
-    surroundings: Surroundings,
-    argv: "list[str]",
-    environment: "dict[str, str]",
-    descriptors: "list[tuple[int, int]]",
-) -> int:
-    """Spawn bash with its score, which it inherits from us: set on it afterwards, its first child might not have it."""
-    if surroundings.own_oom_score_adj is None:
-        return _spawn(surroundings.bash, argv, environment, descriptors)
-    _let_go_first(os.getpid(), surroundings)
-    try:
-        return _spawn(surroundings.bash, argv, environment, descriptors)
-    finally:
-        linux.set_oom_score_adj(os.getpid(), surroundings.own_oom_score_adj)
 
 
 def _spawn(path: str, argv: "list[str]", environment: "dict[str, str]", descriptors: "list[tuple[int, int]]") -> int:
@@ -248,7 +266,6 @@ def _become_bash(
         if group is not None:
             step = "cgroup"
             group.enter()
-        _let_go_first(os.getpid(), surroundings)  # before we are another user, who may not
         if user is not None:
             # Groups before the user: afterwards we may change neither.
             step = f"run_as {user.pw_name}"

@@ -5,12 +5,10 @@ of the same user set from outside is compared; what only the worker could change
 """
 
 import os
-import resource
 
 from protocol import linux
 
-_LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
-_FILES = ("cgroup", "oom_score_adj", "timerslack_ns", "autogroup", "coredump_filter")  # of /proc/self
+_FILES = ("limits", "cgroup", "oom_score_adj", "timerslack_ns", "autogroup", "coredump_filter")  # of /proc/self
 
 
 class Condition:
@@ -30,7 +28,6 @@ class Condition:
 
     def _look(self) -> "list[object]":
         return [
-            [resource.getrlimit(limit) for limit in _LIMITS],
             os.getpriority(os.PRIO_PROCESS, 0),
             os.sched_getscheduler(0),
             os.sched_getaffinity(0),

@@ -45,14 +45,14 @@ class Outset:
         if path is not None:
             self.oom_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def oom_kills(self) -> int:
-        """How many the kernel has ended in our cgroup for want of memory, as far as we know."""
+    def oom_counts(self) -> bytes:
+        """What the kernel counts now of want of memory in our cgroup, for ``oom_kills``; empty if it does not say."""
         if self.oom_fd < 0:
-            return 0
+            return b""
         try:
-            return cgroup.count_in(os.pread(self.oom_fd, 4096, 0), b"oom_kill") or 0
+            return os.pread(self.oom_fd, 4096, 0)
         except OSError:
-            return 0  # somebody moved us, and that cgroup is gone
+            return b""  # somebody moved us, and that cgroup is gone
 
     def elsewhere(self, places: Places) -> "Outset":
         """The same in another state directory, where no moment of a test comes."""
@@ -67,6 +67,11 @@ class Outset:
         )
         other.oom_fd = self.oom_fd
         return other
+
+
+def oom_kills(counts: bytes) -> int:
+    """How many the kernel had ended for want of memory, as far as we know; read only of a script that was killed."""
+    return cgroup.count_in(counts, b"oom_kill") or 0
 
 
 class Worker:

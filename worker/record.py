@@ -58,6 +58,7 @@ class Record:
         self._disk_errno = 0  # of the last frame that it did not take
         # Wall clock once, monotonic from there on: no clock jump can put an end before its beginning.
         self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
+        self._ended = False
         self._reported_at = float("-inf")
         self.report_due: float | None = None  # monotonic
 
@@ -205,7 +206,8 @@ class Record:
         """Write the last frame, and before it all that is unwritten, out of the reserve. False: not yet possible."""
         self._settle()
         written = self._write_facts(0) and self._name_missing(0)
-        return written and self._append_facts(journal.ENDED, at_ns, facts, 0)
+        self._ended = written and self._append_facts(journal.ENDED, at_ns, facts, 0)
+        return self._ended
 
     def crashed(self, traceback: str) -> None:
         """Write down why we fail, if that is possible."""
@@ -264,7 +266,7 @@ class Record:
     def report(self) -> None:
         """Tell the supervisor that there is something new."""
         complete = self._write_facts(journal.LAST_WORDS_BYTES) and self._name_missing(journal.RESERVE_BYTES)
-        control.report_changed(self._reports_fd, self._command_id)
+        control.report_changed(self._reports_fd, self._command_id, ended=self._ended)
         self._reported_at = time.monotonic()
         self.report_due = None if complete else self._reported_at + DISK_AGAIN_S
 

@@ -45,6 +45,7 @@ def _run(outset: Outset) -> None:
             if run.run(command_id, worker) != 0 or time.monotonic() > give_up_at:
                 return
     finally:
+        outset.surroundings.precedence.as_worker()
         signal.set_wakeup_fd(forkers_fd, warn_on_full_buffer=False)
         worker.close()
 

@@ -14,7 +14,7 @@ from worker import bash, limits
 from worker.control_pipe import ControlPipe
 from worker.directory import OwnDirectory
 from worker.feed import Feed
-from worker.outset import Worker
+from worker.outset import Worker, oom_kills
 from worker.record import DISK_AGAIN_S, DISK_TROUBLE, READ_BYTES, Record
 from worker.watch import Watch
 
@@ -97,7 +97,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
     feed = Feed(places.stdin(command_id), spec["stdin"]) if spec.get("stdin_open") else None
     fault.die_at("before_started")
     started = time.monotonic()
-    oom_kills = worker.outset.oom_kills()
+    oom_counts = worker.outset.oom_counts()
     masks = None
     group = worker.outset.groups.own(command_id, spec.get("limits") or {})
     try:
@@ -131,6 +131,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
             group=group,
             wake_fd=worker.wake_fd,
             started=started,
+            on_lasting=worker.outset.surroundings.precedence.as_worker,
         )
         status = watch.until_the_end()
         if feed is not None:
@@ -139,7 +140,7 @@ def _live(spec: "dict[str, Any]", record: Record, journal_fd: int, worker: Worke
             _hold_left_file(places.left_file(command_id))
         fault.die_at("before_ended")
         # Asked only of who died of a signal: most end by themselves.
-        oom_killed = os.WIFSIGNALED(status) and worker.outset.oom_kills() > oom_kills
+        oom_killed = os.WIFSIGNALED(status) and oom_kills(worker.outset.oom_counts()) > oom_kills(oom_counts)
         if group is not None and "memory_bytes" in group.limits:
             oom_killed = group.oom_killed  # of this command alone
         ending = _ending(watch, status, time.monotonic() - started, oom_killed=oom_killed)

@@ -36,7 +36,10 @@ def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd:
         if error.errno not in DISK_TROUBLE:
             raise
         return run.EXIT_NO_DISK
-    condition = Condition() if outset.commands_per_worker > 1 else None
+    condition = None
+    if outset.commands_per_worker > 1:
+        outset.surroundings.precedence.as_scripts()  # from the first command to the last: see Condition
+        condition = Condition()
     served = 0
     command_id = first
     while True:
@@ -49,6 +52,7 @@ def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd:
         served += 1
         if status != 0 or served >= outset.commands_per_worker or condition is None:
             return status
+        outset.surroundings.precedence.as_scripts()
         if not worker.unmoved or worker.signals() - {signal.SIGCHLD} or not condition.still_holds():
             return status
         os.write(done_fd, DONE.pack(os.getpid()))

@@ -26,6 +26,7 @@ from worker.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from worker.mask import Mask
@@ -34,6 +35,7 @@ SWEEP_PAUSE_S = (0.001, 1.0)  # between two rounds of killing: the first pause, 
 UNKILLABLE_AFTER_S = 10.0
 MAX_UNKILLABLE = 20  # of them are named
 LISTEN_AFTER_S = 0.25  # most commands are over by then
+READ_AFTER_S = 0.01  # so many short commands are over by then, and all of what they printed is read at once
 
 
 class Stop:
@@ -60,8 +62,11 @@ class Watch:
         group: "Group | None",
         wake_fd: int,
         started: float,
+        on_lasting: "Callable[[], None]",
     ) -> None:
         """``wake_fd`` gives the numbers of the signals that reached us; ``started`` is monotonic.
+
+        ``on_lasting`` is called when it is no short command any more.
 
         ``feed``: what bash reads, of a command whose stdin is fed while it runs. ``masks``: of one that has secrets.
         """
@@ -77,15 +82,16 @@ class Watch:
         self.left = 0
         self.limits: dict[str, int] = spec.get("limits", {})  # journals of an earlier version know of none
         self.leader_cpu_s = 0.0  # processor time of bash itself; only where that is limited
+        self._on_lasting = on_lasting
         self._listen_at: float | None = started + LISTEN_AFTER_S
         self._timeout_at = None if spec["timeout_s"] is None else started + spec["timeout_s"]
         self._killing_since: float | None = None
         self._next_round = 0.0  # monotonic; only while killing
         self._pause_s = SWEEP_PAUSE_S[0]
         self._unkillable: list[int] = []  # pids that were said to be
+        self._read_from: float | None = started + READ_AFTER_S
         self._poll = select.poll()
-        for fd in (*self.streams.kinds, wake_fd):
-            self._poll.register(fd, select.POLLIN)
+        self._poll.register(wake_fd, select.POLLIN)
 
     @property
     def uneventful(self) -> bool:
@@ -232,6 +238,10 @@ class Watch:
             elif fd in self.streams.kinds and not self.streams.read(fd):
                 self._poll.unregister(fd)
         now = time.monotonic()
+        if self._read_from is not None and now >= self._read_from:
+            self._read_from = None
+            for fd in self.streams.kinds:
+                self._poll.register(fd, select.POLLIN)
         if self._record.report_due is not None and now >= self._record.report_due:
             self._record.report()
         if self._listen_at is not None and now >= self._listen_at:
@@ -239,6 +249,7 @@ class Watch:
 
     def _listen(self) -> None:
         """Be reachable: what a command that lasts needs, and one that is over at once does not."""
+        self._on_lasting()
         try:
             self._control_pipe.open()
             self._poll.register(self._control_pipe.fd, select.POLLIN)
@@ -248,7 +259,7 @@ class Watch:
             self._listen_at = time.monotonic() + DISK_AGAIN_S if error.errno in DISK_TROUBLE else None
 
     def _timeout_ms(self) -> "int | None":
-        times = [self._record.report_due, self._listen_at]
+        times = [self._record.report_due, self._listen_at, self._read_from]
         if self._killing_since is not None:
             times.append(self._next_round)
         elif self.stop is not None:
