@@ -30,7 +30,7 @@ class Places:
 
     def journal(self, command_id: int) -> str:
         """The command's journal: present from the hand-over until its final row is committed."""
-        return os.path.join(self.journals, str(command_id))
+        return f"{self.journals}/{command_id}"
 
     def tail(self, command_id: int) -> tuple[str, str]:
         """The two files beside the journal in which the newest of a long output lies, in turn."""
@@ -38,27 +38,27 @@ class Places:
 
     def control(self, command_id: int) -> str:
         """The named pipe on which the command's worker takes stops and signals."""
-        return os.path.join(self.controls, str(command_id))
+        return f"{self.controls}/{command_id}"
 
     def stdin(self, command_id: int) -> str:
         """The named pipe that bash reads, of a command whose stdin is fed while it runs."""
-        return os.path.join(self.stdins, str(command_id))
+        return f"{self.stdins}/{command_id}"
 
     def left_file(self, command_id: int) -> str:
         """The file whose lock a worker holds while it stays as the parent of what a final command left."""
-        return os.path.join(self.left, str(command_id))
+        return f"{self.left}/{command_id}"
 
     def directory(self, command_id: int) -> str:
         """The working directory of a command that asked for none."""
-        return os.path.join(self.work, str(command_id))
+        return f"{self.work}/{command_id}"
 
     def spare_directory(self, berth: int) -> str:
         """An empty directory that some command left as it found it, for the next that has the same berth."""
-        return os.path.join(self.spare, f"directory-{berth}")
+        return f"{self.spare}/directory-{berth}"
 
     def spare_journal(self, number: int) -> str:
         """A file that was a journal, for a command to come."""
-        return os.path.join(self.spare, f"journal-{number}")
+        return f"{self.spare}/journal-{number}"
 
 
 def tail_paths(journal: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from worker.outset import Outset, Worker
 from worker.record import DISK_TROUBLE
 
 NEXT = struct.Struct("<q")  # forker → worker: the id of the command to be taken
+UNTITLED_MS = 20  # a worker that gets its next command sooner keeps the title of the last until then
 DONE = struct.Struct("<i")  # worker → forker: the pid of a worker that has dealt with its command and waits for another
 
 
@@ -44,7 +45,7 @@ def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd:
     command_id = first
     while True:
         if command_id is None:
-            command_id = _wait_for_next(worker, next_fd)
+            command_id = _wait_for_next(worker, next_fd, after_another=served > 0)
             if command_id is None:
                 # If one lies in our pipe all the same, it has to be another's.
                 return run.EXIT_NOT_TAKEN
@@ -59,16 +60,19 @@ def serve(outset: Outset, berth: int, before: int, first: "int | None", next_fd:
         command_id = None
 
 
-def _wait_for_next(worker: Worker, next_fd: int) -> "int | None":
+def _wait_for_next(worker: Worker, next_fd: int, *, after_another: bool) -> "int | None":
     """The id of the command that is ours; None when we are to go."""
-    worker.outset.title.set("bashd: spare")
     poll = select.poll()
     poll.register(next_fd, select.POLLIN)
     poll.register(worker.wake_fd, select.POLLIN)
+    timeout_ms: int | None = UNTITLED_MS if after_another else 0
     while True:
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(timeout_ms))
+        if not ready:
+            worker.outset.title.set("bashd: spare")
+            timeout_ms = None
         # The signals first: a command is not to be ended by one that was sent before it came.
-        if worker.signals() & {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+        if worker.wake_fd in ready and worker.signals() & {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
             return None
         if next_fd in ready:
             order = os.read(next_fd, NEXT.size)
