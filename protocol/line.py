@@ -1,5 +1,6 @@
 """A line of the log, in the same form from every process: when, how bad, who, what, and facts beside it."""
 
+import functools
 import json
 import time
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
 
 MAX_FACT = 2000  # characters; what a pipe takes at once is 4,096 bytes, and what is longer may mix with others
 
+_NUMBERS = (int, float)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:;/+@%()[]<>*#~^$!?&|")
 
 
@@ -20,15 +22,17 @@ def line(
     As JSON every fact is a member, as text those that are not None follow the message as ``name=value``. A traceback is
     a fact in JSON, and for people the lines after the line, indented: no line of it can look like one of ours.
     """
-    facts = {name: _short(value) for name, value in facts.items()}
     stamp = _stamp(time.time_ns() if time_ns is None else time_ns)
     if log_format == "json":
-        return json.dumps({"time": stamp, "level": level, "process": process, "message": message, **facts})
+        short = {name: _short(value) for name, value in facts.items()}
+        return json.dumps({"time": stamp, "level": level, "process": process, "message": message, **short})
     text = f"{stamp} {level:5} {process}: {message if message.isprintable() else json.dumps(message)}"
-    text += "".join(
-        f" {name}={_value(value)}" for name, value in facts.items() if value is not None and name != "traceback"
-    )
-    return text + "".join(f"\n    {one}" for one in (facts.get("traceback") or "").splitlines())
+    for name, value in facts.items():
+        if type(value) in _NUMBERS:
+            text += f" {name}={value}"
+        elif value is not None and name != "traceback":
+            text += f" {name}={_value(_short(value))}"
+    return text + "".join(f"\n    {one}" for one in str(_short(facts.get("traceback")) or "").splitlines())
 
 
 def traceback_of(error: BaseException) -> str:
@@ -41,7 +45,12 @@ def traceback_of(error: BaseException) -> str:
 def _stamp(time_ns: int) -> str:
     """RFC 3339, in UTC, with microseconds."""
     seconds, rest = divmod(time_ns, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _short(value: object) -> object:
