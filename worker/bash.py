@@ -96,6 +96,25 @@ def _home_of(uid: int) -> "dict[str, str]":
     return _home(entry)
 
 
+class Program:
+    """What is executed: everything but whom it runs as, and what it is held to."""
+
+    def __init__(
+        self,
+        path: str,
+        argv: "list[str]",
+        environment: "dict[str, str]",
+        descriptors: "list[tuple[int, int]]",
+        cwd: str,
+    ) -> None:
+        """``descriptors``: ours, and the number that each has there."""
+        self.path = path
+        self.argv = argv
+        self.environment = environment
+        self.descriptors = descriptors
+        self.cwd = cwd
+
+
 class Bash:
     """A started bash and our ends of its pipes. ``stderr_fd`` is None when both streams share one pipe."""
 
@@ -143,16 +162,16 @@ def start(
             stderr, stderr_writer = _pipe(user)
             opened += [stderr, stderr_writer]
         descriptors = [(stdin, 0), (stdout_writer, 1), (stderr_writer, 2), (script, SCRIPT_FD)]
+        program = Program(surroundings.bash, argv, environment, descriptors, cwd)
         before = linux.ticks()
         limited = spread(spec, group)
         if group is not None:
             group.make()
         inherits = surroundings.precedence.as_scripts()
         if user is None and group is None and not limited:
-            os.chdir(cwd)
-            pid = _spawn(surroundings.bash, argv, environment, descriptors)
+            pid = _spawn(program)
         else:
-            pid = _fork_as(user, limited, group, cwd, surroundings, argv, environment, descriptors)
+            pid = _fork_as(user, limited, group, program)
     except OSError as error:
         for fd in opened:
             os.close(fd)
@@ -203,13 +222,14 @@ def _pipe(user: "pwd.struct_passwd | None") -> "tuple[int, int]":
     return reader, writer
 
 
-def _spawn(path: str, argv: "list[str]", environment: "dict[str, str]", descriptors: "list[tuple[int, int]]") -> int:
+def _spawn(program: Program) -> int:
     """The plain case: no copy of our memory is made (posix_spawn(3))."""
+    os.chdir(program.cwd)
     return os.posix_spawn(
-        path,
-        argv,
-        environment,
-        file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in descriptors],
+        program.path,
+        program.argv,
+        program.environment,
+        file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in program.descriptors],
         setpgroup=0,
         setsigmask=[],
         setsigdef=_IGNORED_BY_PYTHON,
@@ -217,21 +237,14 @@ def _spawn(path: str, argv: "list[str]", environment: "dict[str, str]", descript
 
 
 def _fork_as(
-    user: "pwd.struct_passwd | None",
-    limited: "dict[str, int]",
-    group: "Group | None",
-    cwd: str,
-    surroundings: Surroundings,
-    argv: "list[str]",
-    environment: "dict[str, str]",
-    descriptors: "list[tuple[int, int]]",
+    user: "pwd.struct_passwd | None", limited: "dict[str, int]", group: "Group | None", program: Program
 ) -> int:
     """Fork, be limited, become ``user`` for good, then exec. What fails in the child is raised here as ``OSError``."""
     groups = os.getgrouplist(user.pw_name, user.pw_gid) if user else []
     failure, failure_writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_bash(user, groups, limited, group, cwd, surroundings, argv, environment, descriptors, failure_writer)
+        _become_bash(user, groups, limited, group, program, failure_writer)
     os.close(failure_writer)
     try:
         text = os.read(failure, 4096)  # EOF when exec has closed the other end
@@ -249,11 +262,7 @@ def _become_bash(
     groups: "list[int]",
     limited: "dict[str, int]",
     group: "Group | None",
-    cwd: str,
-    surroundings: Surroundings,
-    argv: "list[str]",
-    environment: "dict[str, str]",
-    descriptors: "list[tuple[int, int]]",
+    program: Program,
     failure_writer: int,
 ) -> "NoReturn":
     step = "setpgid"
@@ -261,7 +270,7 @@ def _become_bash(
         os.setpgid(0, 0)
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
-        for ours, theirs in descriptors:
+        for ours, theirs in program.descriptors:
             os.dup2(ours, theirs)
         if group is not None:
             step = "cgroup"
@@ -272,12 +281,12 @@ def _become_bash(
             os.setgroups(groups)
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
-        step = cwd
-        os.chdir(cwd)  # as the user, who must be able to reach it
+        step = program.cwd
+        os.chdir(program.cwd)  # as the user, who must be able to reach it
         step = "limits"
         limits.apply(limited)
-        step = surroundings.bash
-        os.execve(surroundings.bash, argv, environment)
+        step = program.path
+        os.execve(program.path, program.argv, program.environment)
     except OSError as error:
         os.write(failure_writer, f"{error.errno} {step}".encode())
     except MemoryError:
