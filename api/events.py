@@ -19,7 +19,8 @@ from api.commands import Commands
 from api.live import Live, Lives, Mark
 from api.output import Closing, Output, Pause
 from api.problems import Malformed, NotFound, Unavailable
-from api.store import STREAMS, Chunk, DatabaseAway
+from api.rows import STREAMS, Chunk
+from api.store import DatabaseAway
 
 PART_BYTES = 16 * 1024  # the most that one event holds: with what JSON makes of it, up to 96 KiB
 NOTHING, QUEUED, RUNNING, ENDED = -1, 0, 1, 2  # how far a command had come

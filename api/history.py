@@ -11,7 +11,7 @@ from enum import Enum
 from typing import IO, Any
 
 from api.command import iso, now
-from api.store import STREAMS, Chunk
+from api.rows import STREAMS, Chunk
 from api.store_history import HistoryError, HistoryStore, RowRefused, Wanted
 from protocol.status import FINAL
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.command import Command, at
-from api.store import STREAMS, Chunk
+from api.rows import STREAMS, Chunk
 from protocol import journal, tail
 from protocol.places import Places, tail_paths
 from protocol.story import Story

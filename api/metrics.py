@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from sanic import Request
 
 from api.command import Command
-from api.store import STREAMS
+from api.rows import STREAMS
 from protocol import starts
 from protocol.places import Places
 

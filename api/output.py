@@ -9,7 +9,8 @@ from enum import Enum
 from api import sse
 from api.command import Command
 from api.live import READER_HOLDS_BYTES, Live, Lives, Mark
-from api.store import STREAMS, Chunk, Store
+from api.rows import STREAMS, Chunk
+from api.store import Store
 
 ROWS_AT_ONCE = 4  # of at most 64 KiB each: what a reader who takes his time keeps in our memory
 _NAMES = {number: name for name, number in STREAMS.items()}

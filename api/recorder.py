@@ -16,8 +16,9 @@ from api.command import Command
 from api.handover import first_line
 from api.live import Live, Lives, Mark
 from api.log import Log
+from api.rows import Chunk, Progress
 from api.spares import Spares
-from api.store import Chunk, DatabaseAway, Progress, Store
+from api.store import DatabaseAway, Store
 from protocol import journal
 from protocol.fault import Fault
 from protocol.places import Places

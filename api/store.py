@@ -7,12 +7,11 @@ during COMMIT the outcome is unknown, so every write is one that may be repeated
 from __future__ import annotations
 
 import asyncio
-import base64
 import select
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,8 +24,10 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.asker import Asker
 from api.command import Command
+from api.conditions import branches_of, conditions_of
 from api.idempotency import Holder, Once
-from api.selection import SEARCHED, Selection
+from api.rows import Chunk, Progress, command_of, new_row, progress_row
+from api.selection import Selection
 from api.store_access import AUDITED, asked
 from protocol.status import STATUSES
 
@@ -42,7 +43,6 @@ SEARCH_WITHIN_S = 1.8  # then PostgreSQL gives up: nobody waits for the page any
 TRUSTED_S = 1.0  # how long a connection that has just worked is believed to work
 _COLUMNS = [one.name for one in fields(Command) if one.name != "paused"]
 _SELECT = f"select {', '.join(_COLUMNS)} from commands"  # noqa: S608  (our own column names)
-STREAMS = {"stdout": 1, "stderr": 2}
 
 
 class CommandRemoved(Exception):
@@ -51,32 +51,6 @@ class CommandRemoved(Exception):
 
 class SearchTooLong(Exception):
     """PostgreSQL did not find the commands in the time it was given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive bytes of one stream."""
-
-    position: int  # bytes of both streams before it
-    stream: int  # 1 stdout, 2 stderr
-    offset: int  # bytes of its stream before it
-    time: datetime
-    bytes: bytes
-
-    def part(self, start: int, end: int) -> Chunk:
-        """The bytes from ``start`` up to ``end`` of it."""
-        if start == 0 and end >= len(self.bytes):
-            return self
-        return Chunk(self.position + start, self.stream, self.offset + start, self.time, self.bytes[start:end])
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is to be recorded of one command: its row as it is now, and the output since the last time."""
-
-    command: Command  # its stdout_bytes and stderr_bytes are those after the chunks
-    recorded: tuple[int, int]  # stdout and stderr bytes that the row should have now
-    chunks: list[Chunk]
 
 
 class Store:
@@ -241,7 +215,7 @@ class Store:
             order by id
             on conflict do nothing
         """
-        values: list[Any] = [self._node_id, Jsonb([_new_row(one, once.get(one.id)) for one in commands])]
+        values: list[Any] = [self._node_id, Jsonb([new_row(one, once.get(one.id)) for one in commands])]
         parts = [f"added as ({sql} returning id, labels)"]
         if any(one.labels for one in commands):
             parts.append("""
@@ -296,7 +270,7 @@ class Store:
         """  # noqa: S608  (our own column names)
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(sql, [boot_id, self._node_id, count])
-            return sorted((_command(row) for row in await cursor.fetchall()), key=lambda one: one.id)
+            return sorted((command_of(row) for row in await cursor.fetchall()), key=lambda one: one.id)
 
     async def count_waiting(self) -> int:
         """How many wait for their turn."""
@@ -326,7 +300,7 @@ class Store:
             row = await (await cursor.execute(sql, values)).fetchone()
             if row is not None and asker is not None:
                 asker.recorded = True
-            return _command(row) if row else None
+            return command_of(row) if row else None
 
     # Recording
 
@@ -382,7 +356,7 @@ class Store:
             [chunk.bytes for _, chunk in chunks],
         )
         async with self._connection() as connection:
-            cursor = await connection.execute(sql, [Jsonb([_progress_row(one) for one in batch]), *columns])
+            cursor = await connection.execute(sql, [Jsonb([progress_row(one) for one in batch]), *columns])
             written = {row[0] for row in await cursor.fetchall()}
         self._counted += 1
         if self._counted % SUM_UP_EVERY == 0:
@@ -514,11 +488,11 @@ class Store:
         """
         way = "asc" if ascending else "desc"
         order = f"created_at {way}, id {way}" if selection.by_time else f"id {way}"
-        source, conditions, values = _conditions(selection)
+        source, conditions, values = conditions_of(selection)
         branches: list[str] = []
         all_values: list[Any] = []
         # A branch for each status: each of them is read in the order of its index, and no further than needed.
-        for condition, value in _status_branches(selection.statuses, live or {}):
+        for condition, value in branches_of(selection.statuses, live or {}):
             where = " and ".join([*condition, *conditions])
             branches.append(
                 f"(select c.id, c.created_at from {source} {f'where {where}' if where else ''}"  # noqa: S608
@@ -543,7 +517,7 @@ class Store:
                 await connection.execute(limited)
                 async with connection.cursor(row_factory=dict_row) as cursor:
                     await cursor.execute(sql, values, prepare=False)
-                    return [_command(row) for row in await cursor.fetchall()]
+                    return [command_of(row) for row in await cursor.fetchall()]
         except psycopg.errors.QueryCanceled as error:
             raise SearchTooLong(str(error)) from error
 
@@ -581,7 +555,7 @@ class Store:
     async def _select(self, sql: str, values: list[Any]) -> list[Command]:
         async with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(sql, values)
-            return [_command(row) for row in await cursor.fetchall()]
+            return [command_of(row) for row in await cursor.fetchall()]
 
     async def output(self, command_id: int, *, from_position: int, stream: int | None, count: int) -> list[Chunk]:
         """The next chunks at or after ``from_position``, of one stream or both, in recorded order.
@@ -662,99 +636,3 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _conditions(selection: Selection) -> tuple[str, list[str], list[Any]]:
-    """Where from, and under which conditions and values beside the status; rows are called ``c``."""
-    source = "commands c"
-    conditions: list[str] = []
-    values: list[Any] = []
-    if selection.text is not None:
-        source = f"(select * from commands order by id desc limit {SEARCHED}) c"  # noqa: S608  (a number of ours)
-        conditions.append("strpos(lower(c.script), lower(%s)) > 0")
-        values.append(selection.text)
-    for number, label in enumerate(selection.labels):
-        source += f" join labels l{number} on l{number}.command_id = c.id"
-        conditions.append(f"l{number}.name = %s and l{number}.value = %s")
-        values += label
-    if selection.name is not None:
-        conditions.append("c.name = %s")
-        values.append(selection.name)
-    for at, comparison in ((selection.since, ">="), (selection.until, "<")):
-        if at is not None:
-            conditions.append(f"c.created_at {comparison} %s")
-            values.append(at)
-    after = selection.after
-    if after is not None and after.created_at is not None:
-        conditions.append("(c.created_at, c.id) < (%s, %s)")
-        values += [after.created_at, after.id]
-    elif after is not None:
-        conditions.append("c.id < %s")
-        values.append(after.id)
-    return source, conditions, values
-
-
-def _status_branches(statuses: tuple[str, ...], live: dict[int, str]) -> list[tuple[list[str], list[Any]]]:
-    """Conditions and values, of which a command fulfils one at most; without statuses there is one for all."""
-    if not statuses:
-        return [([], [])]
-    branches: list[tuple[list[str], list[Any]]] = [
-        (["c.status = %s", "not c.id = any(%s)"], [status, list(live)]) for status in statuses
-    ]
-    return [*branches, (["c.id = any(%s)"], [[one for one, now in live.items() if now in statuses]])]
-
-
-def _new_row(command: Command, once: Once | None) -> dict[str, Any]:
-    row = {
-        "id": command.id,
-        "handed_boot_id": command.handed_boot_id,
-        "name": command.name,
-        "labels": command.labels,
-        "script": command.script,
-        "args": command.args,
-        "env": command.env,
-        "secrets": command.secrets,
-        "cwd": command.cwd,
-        "stdin": None if command.stdin is None else base64.b64encode(command.stdin.encode()).decode(),
-        "run_as": command.run_as,
-        "timeout_s": command.timeout_s,
-        "grace_s": command.grace_s,
-        "leftovers": command.leftovers,
-        "merge_stderr": command.merge_stderr,
-        "output_limit_bytes": command.output_limit_bytes,
-        "on_output_limit": command.on_output_limit,
-        "limits": command.limits,
-        "created_at": command.created_at.isoformat(),
-        "stdin_open": command.stdin_open,
-        "rerun_of": command.rerun_of,
-        "requested_by": command.requested_by,
-        "traceparent": command.traceparent,
-    }
-    if once is not None:
-        row["idempotency_key"], row["request_digest"] = once.key, once.digest.hex()
-    return row
-
-
-def _progress_row(one: Progress) -> dict[str, Any]:
-    command = one.command
-    row: dict[str, Any] = {
-        name: getattr(command, name)
-        for name in (
-            "id", "status", "reason", "exit_code", "signal", "pid", "worker_pid", "duration_s", "stdout_bytes",
-            "stderr_bytes", "truncated", "swept_group", "swept_escaped", "swept_left", "cpu_s", "max_rss_bytes",
-            "evidence", "masked", "stopped_by", "signals", "peak_memory_bytes",
-        )
-    }  # fmt: skip
-    for name in ("started_at", "stop_requested_at", "ended_at"):
-        time = getattr(command, name)
-        row[name] = None if time is None else time.isoformat()
-    row["recorded_stdout"], row["recorded_stderr"] = one.recorded
-    return row
-
-
-def _command(row: dict[str, Any]) -> Command:
-    if row["stdin"] is not None:
-        row["stdin"] = bytes(row["stdin"]).decode()
-    if row["secrets"] is not None:
-        row["secrets"] = base64.b64encode(row["secrets"]).decode()
-    return Command(**row)

@@ -17,7 +17,8 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from api import migrations
-from api.store import OWNER_LOCK, Chunk
+from api.rows import Chunk
+from api.store import OWNER_LOCK
 
 # The answers that mean: this one row cannot be here. Everything else is about the database.
 RowRefused = (psycopg.IntegrityError, psycopg.DataError)

@@ -11,7 +11,7 @@ import re
 from datetime import datetime
 
 from api.command import iso
-from api.store import STREAMS, Chunk
+from api.rows import STREAMS, Chunk
 
 LINE_CHARACTERS = 64 * 1024  # a longer line is given in pieces, each with its time: what is kept of it is bounded
 _NAMES = {number: name for name, number in STREAMS.items()}

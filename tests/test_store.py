@@ -12,8 +12,9 @@ import pytest
 
 from api import migrations
 from api.command import Command
+from api.rows import Chunk, Progress
 from api.selection import Selection
-from api.store import Chunk, Progress, Store
+from api.store import Store
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 Play = Callable[[Callable[[Store], Awaitable[None]]], None]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.store import Chunk
+from api.rows import Chunk
 from api.text import LINE_CHARACTERS, Ansi, Text
 
 START = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)

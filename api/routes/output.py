@@ -15,7 +15,7 @@ from api.operation import Answer, Operation
 from api.parameters import Asked, bad, choice, flag, integer
 from api.problems import Conflict, NotAcceptable, NotFound, Unavailable
 from api.routes import streams
-from api.store import STREAMS, Chunk
+from api.rows import STREAMS, Chunk
 from api.text import Text
 
 BYTES, TEXT = "application/octet-stream", "text/plain"
