@@ -16,6 +16,9 @@ from worker.directory import start_removing
 
 # Of a process that says it is a worker and has no lock to show: until then it takes one, or goes by itself.
 BEGINNING_S = 3.0
+# How long, and how often, a cgroup is tried to be removed: a kernel may take a moment after the last one has ended.
+EMPTYING_S = 10.0
+EMPTY_AGAIN_S = 0.02
 BEGINNERS = (b"bashd: forker", b"bashd: spare", b"bashd: worker ")  # titles, from the fork to the lock
 
 
@@ -43,6 +46,7 @@ class Kin:
         self._groups = groups
         self._clock = clock
         self._removing: set[int] = set()  # pids of rm(1) at work
+        self._emptying: dict[str, float] = {}  # cgroups of dead workers' commands → until when they are tried
         self._beginners: dict[tuple[int, int], float] = {}  # (pid, start time) → when it was first seen at init's
 
     def adopt(self, facts: story.Story) -> int | None:
@@ -195,11 +199,21 @@ class Kin:
                 os.unlink(path)
             except OSError:
                 pass  # it had not come so far; or the disk has become read-only, and the name leads nowhere
-        if self._groups is not None:
-            group.remove(f"{self._groups}/{command_id}")
+        if self._groups is not None and not group.remove(path := f"{self._groups}/{command_id}"):
+            self._emptying[path] = self._clock() + EMPTYING_S
         directory = self._places.directory(command_id)
         if os.path.exists(directory):
             self._removing.add(start_removing(directory))
+
+    def due(self) -> float | None:
+        """When to ``remove_groups`` again, if there is one that could not be removed yet."""
+        return self._clock() + EMPTY_AGAIN_S if self._emptying else None
+
+    def remove_groups(self) -> None:
+        """Try those again that ``tidy`` could not remove. Where somebody stays, the next start of Bashd tries."""
+        for path, until in list(self._emptying.items()):
+            if group.remove(path) or self._clock() > until:
+                del self._emptying[path]
 
 
 def _send(pidfd: int, number: int) -> bool:

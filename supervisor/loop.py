@@ -99,6 +99,7 @@ class Supervisor:
         self._deliver_stops()
         self._look_after_silent()
         self._clear_up_after_fallen()
+        self._kin.remove_groups()
         self._send_changes()
         self._shut_down()
 
@@ -133,6 +134,8 @@ class Supervisor:
         """When there is something to do even if nothing happens; None: never."""
         now = self._clock()
         due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
+        if (at := self._kin.due()) is not None:
+            due.append(at)
         for child in self._children.values():
             due += [at for at in (child.silent_at, child.timeout_due, child.hurry_at) if at is not None]
             for stop in child.undelivered()[:1]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from protocol import story
 from protocol.config import boot_id
 from protocol.places import Places
 from supervisor.fallen import Fallen
-from supervisor.kin import BEGINNING_S, Kin
+from supervisor.kin import BEGINNING_S, EMPTY_AGAIN_S, EMPTYING_S, Kin
 from tests.processes import children, eventually, is_alive, title
 
 
@@ -73,6 +74,40 @@ def test_who_comes_to_us_with_the_forkers_death_is_no_orphan(places: Places) -> 
     )
     eventually(lambda: not any(is_alive(pid) for pid in workers))
     forker.wait()
+
+
+def test_a_group_that_the_kernel_does_not_let_go_of_yet_is_removed_later(places: Places, tmp_path: Path) -> None:
+    """After the last process has ended it may take a moment until its directory can be removed."""
+    busy = tmp_path / "groups" / "7"
+    (busy / "somebody").mkdir(parents=True)
+    (busy / "somebody" / "is in it").touch()
+    now = 100.0
+    kin = Kin(places, own_pids=set(), init_pid=1, postgres_argv=None, groups=str(busy.parent), clock=lambda: now)
+    kin.tidy(7)
+    kin.remove_groups()
+    assert busy.exists()
+    assert kin.due() == now + EMPTY_AGAIN_S
+
+    (busy / "somebody" / "is in it").unlink()
+    kin.remove_groups()
+
+    assert not busy.exists()
+    assert kin.due() is None
+
+
+def test_a_group_that_somebody_stays_in_is_given_up(places: Places, tmp_path: Path) -> None:
+    """Nobody looks for ever: the next start of Bashd tries again."""
+    busy = tmp_path / "7"
+    busy.mkdir()
+    (busy / "somebody is in it").touch()
+    now = 100.0
+    kin = Kin(places, own_pids=set(), init_pid=1, postgres_argv=None, groups=str(tmp_path), clock=lambda: now)
+    kin.tidy(7)
+
+    now += EMPTYING_S + 1
+    kin.remove_groups()
+
+    assert kin.due() is None
 
 
 def _ours() -> set[int]:

@@ -173,6 +173,12 @@ class PlayedKin:
     def has_bash(self, facts: story.Story) -> bool:
         return self._find(facts) is not None
 
+    def due(self) -> float | None:
+        return None
+
+    def remove_groups(self) -> None:
+        pass
+
     def signal_worker(self, command_id: int, pidfd: int | None, number: int) -> bool:
         worker = self._world.workers.get(command_id)
         if worker is None:
