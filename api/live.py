@@ -70,6 +70,7 @@ class Live:
         self._tail_paths = tail_paths(path)
         self._tail: InTail | None = None  # how far the tail has been followed
         self.news = 0  # how often there was something new
+        self.noted = 0  # up to which of them it was noted to be recorded; who reads for a client may find news too
         self._reader = journal.Reader(path)
         self._index = [Mark(journal.START, 0, 0)]
         # Where the row stands; None until it has been compared with the database.

@@ -214,10 +214,13 @@ class Api:
     def _follow(self, ids: tuple[int, ...]) -> None:
         for command_id in ids:
             live = self._lives.get(command_id)
-            if live is None or live.ended:
-                continue  # its end is told more than once, in case one of the reports was dropped
-            if live.follow():
+            if live is None:
+                continue
+            if not live.ended and live.follow():
                 asyncio.get_running_loop().call_soon(self._follow, (command_id,))
+            if live.noted == live.news:
+                continue  # nothing new: an end is told more than once, in case one of the reports was dropped
+            live.noted = live.news
             self._recorder.note(live)
             if live.ended:
                 self._handover.ended()
