@@ -1,6 +1,7 @@
 """Writing the journal: the worker's side, with time, limits, a full disk, and word to the supervisor."""
 
 import errno
+import fcntl
 import json
 import os
 import time
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from worker.mask import Mask
 
 READ_BYTES = 64 * 1024
+WIDE_READ_BYTES = 512 * 1024
+WIDE_PIPE_BYTES = 1024 * 1024  # of a stream that fills its pipe; what everybody may have (fs.pipe-max-size)
 REPORT_AFTER_S = 0.020  # after the first change; a command that ends within it costs one report alone
 REPORT_EVERY_S = 0.025  # at most
 DISK_AGAIN_S = 0.5  # between two tries of a disk that takes nothing
@@ -279,6 +282,7 @@ class Streams:
     ) -> None:
         """``masks``: of stdout and stderr, for a command that has secrets."""
         self._record = record
+        self._wide: set[int] = set()  # pipes that have more room than usual
         self._masks = masks and {journal.STDOUT: masks[0], journal.STDERR: masks[1]}
         self.kinds = {stdout_fd: journal.STDOUT}
         if stderr_fd is not None:
@@ -287,15 +291,27 @@ class Streams:
     def read(self, fd: int) -> bool:
         """Record what one read gives; false when the pipe is at its end, and closed."""
         try:
-            chunk = os.read(fd, READ_BYTES)
+            chunk = os.read(fd, WIDE_READ_BYTES if fd in self._wide else READ_BYTES)
         except BlockingIOError:
             return True
         if not chunk:
             os.close(fd)
             del self.kinds[fd]
             return False
-        self._take(self.kinds[fd], chunk)
+        if len(chunk) == READ_BYTES and fd not in self._wide:
+            self._widen(fd)
+        kind = self.kinds[fd]
+        for start in range(0, len(chunk), READ_BYTES):
+            self._take(kind, chunk[start : start + READ_BYTES])
         return True
+
+    def _widen(self, fd: int) -> None:
+        """Give the pipe more room: who fills it needs not wait for us each time."""
+        self._wide.add(fd)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, WIDE_PIPE_BYTES)
+        except OSError:
+            pass  # more than an ordinary user may have in all his pipes; it is only slower
 
     def drain(self, *, close: bool) -> None:
         """Record everything that lies in the pipes, and close them unless someone was left to write on.
