@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 from api.command import Command
-from protocol.line import line, traceback_of
+from protocol.line import line, traceback_of, write
 
 _LEVELS = {logging.CRITICAL: "error", logging.DEBUG: "info"}  # what Bashd does not tell apart
 
@@ -22,16 +21,16 @@ class Log:
 
     def info(self, message: str, *, command: Command | int | None = None, **facts: object) -> None:
         """An outcome, as expected."""
-        _write(line(Log.log_format, "api", "info", message, _about(command) | facts))
+        write(line(Log.log_format, "api", "info", message, _about(command) | facts))
 
     def error(self, message: str, *, command: Command | int | None = None, **facts: object) -> None:
         """A surprise."""
-        _write(line(Log.log_format, "api", "error", message, _about(command) | facts))
+        write(line(Log.log_format, "api", "error", message, _about(command) | facts))
 
     def failed(self, message: str, error: BaseException, **facts: object) -> None:
         """Something of ours failed, with where it came from."""
         told = {"error": repr(error), **facts, "traceback": traceback_of(error)}
-        _write(line(Log.log_format, "api", "error", message, told))
+        write(line(Log.log_format, "api", "error", message, told))
 
 
 def _about(command: Command | int | None) -> dict[str, object]:
@@ -39,14 +38,6 @@ def _about(command: Command | int | None) -> dict[str, object]:
         trace = {} if command.traceparent is None else {"traceparent": command.traceparent}
         return {"command": command.id, **trace}
     return {} if command is None else {"command": command}
-
-
-def _write(text: str) -> None:
-    """A line is one write, so lines of several processes do not mix."""
-    try:
-        os.write(2, text.encode(errors="replace") + b"\n")
-    except OSError:
-        pass  # nobody reads our stderr any more; the work goes on
 
 
 def to_stderr(log_format: str) -> None:
@@ -65,7 +56,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _write(self.format(record))
+            write(self.format(record))
         except Exception:
             self.handleError(record)  # of a library that does not know how to say it; the library goes on
 

@@ -317,8 +317,7 @@ def parse_command(body: bytes, config: Config) -> CommandRequest:
         if isinstance(asked, dict):
             value["limits"] = {**limiting.defaults(config, value.get("run_as")), **asked}
     request = _validate(CommandRequest, value)
-    if config.max_limits:
-        limiting.check(request.limits.held(), config)
+    limiting.check(request.limits.held(), config)
     _check_sizes(request, config)
     check_run_as(config.default_run_as if request.run_as is None else request.run_as, config)
     return request

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import time
 
 TYPE_CHECKING = False
@@ -33,6 +34,14 @@ def line(
         elif value is not None and name != "traceback":
             text += f" {name}={_value(_short(value))}"
     return text + "".join(f"\n    {one}" for one in str(_short(facts.get("traceback")) or "").splitlines())
+
+
+def write(text: str) -> None:
+    """Write a line to stderr, whole: one write, so lines of several processes do not mix."""
+    try:
+        os.write(2, text.encode(errors="replace") + b"\n")
+    except OSError:
+        pass  # nobody reads our stderr any more; the work goes on
 
 
 def traceback_of(error: BaseException) -> str:

@@ -76,10 +76,10 @@ def kill_round(
 
     ``came_to_us`` are the orphans among our own children, ``init_known`` the children of init that are none.
     """
-    roots = list(came_to_us)
+    came_to_init: list[int] = []
     if any(one.adopted and not one.host_died for one in fallen):
-        roots += [pid for pid in linux.children(init_pid) if pid not in init_known]
-    orphans = linux.descendants(roots)
+        came_to_init = [pid for pid in linux.children(init_pid) if pid not in init_known]
+    orphans = linux.descendants(came_to_us + came_to_init)
     parents = {os.getpid(), init_pid} | {one.pid for one in orphans}
     elsewhere = _elsewhere(fallen, parents)
     for one in orphans:

@@ -2,7 +2,7 @@
 
 import os
 
-from protocol.line import line, traceback_of
+from protocol.line import line, traceback_of, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def how_it_ended(status: int) -> str:
 
 
 class Log:
-    """Writes lines for one process; a line is one write, so lines of several processes do not mix."""
+    """Writes lines for one process."""
 
     def __init__(
         self, process: str, log_format: str, *, trace_of: "Callable[[int], str | None]" = lambda _command_id: None
@@ -42,7 +42,4 @@ class Log:
         command_id = facts.get("command")
         if isinstance(command_id, int) and (traceparent := self._trace_of(command_id)):
             facts["traceparent"] = traceparent
-        try:
-            os.write(2, line(self._format, self._process, level, message, facts).encode(errors="replace") + b"\n")
-        except OSError:
-            pass  # nobody reads our stderr any more; the work goes on
+        write(line(self._format, self._process, level, message, facts))

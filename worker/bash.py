@@ -59,11 +59,8 @@ class Precedence:
     def go_between(self) -> None:
         """Be ended after scripts, and before the rest of Bashd; to be called by the process that forks workers."""
         score = (linux.oom_score_adj(os.getpid()) + self.scripts) // 2
-        try:
-            linux.set_oom_score_adj(os.getpid(), score)
-        except OSError:
-            return  # we are hidden from our own user already, and it is not root
-        self._own = score
+        if _set_score(os.getpid(), score):
+            self._own = score
 
     def as_scripts(self) -> bool:
         """Have what we start from now on be ended first. False: we cannot; then it has to be told of each by itself."""
@@ -76,16 +73,20 @@ class Precedence:
     def as_worker(self) -> None:
         """Be ended after scripts again."""
         if self._own is not None and self._is_scripts:
-            linux.set_oom_score_adj(os.getpid(), self._own)
-            self._is_scripts = False
+            self._is_scripts = not _set_score(os.getpid(), self._own)
 
     def put_first(self, pid: int) -> bool:
-        """Have the kernel end this process before us. False: it is hidden from its own user, which is ours."""
-        try:
-            linux.set_oom_score_adj(pid, self.scripts)
-        except OSError:
-            return False
-        return True
+        """Have the kernel end this process before us. False: it cannot be told."""
+        return _set_score(pid, self.scripts)
+
+
+def _set_score(pid: int, score: int) -> bool:
+    """False: the process is hidden from its own user, which is ours and not root."""
+    try:
+        linux.set_oom_score_adj(pid, score)
+    except OSError:
+        return False
+    return True
 
 
 def _home_of(uid: int) -> "dict[str, str]":
