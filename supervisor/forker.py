@@ -13,6 +13,7 @@ import struct
 
 from protocol import control, linux
 from supervisor.log import Log
+from supervisor.pace import Pace
 from worker import run
 from worker.outset import Outset
 from worker.rehearsal import rehearse
@@ -52,8 +53,7 @@ def serve(requests_fd: int, results_fd: int, outset: Outset, nofile: "tuple[int,
     for fd in (requests_fd, wake_fd, crew.done_fd):
         poll.register(fd, select.POLLIN)
     while True:
-        # Workers are forked ahead only when there is nothing else to do.
-        ready = poll.poll(0 if crew.wants_spares() else None)
+        ready = poll.poll(crew.wait_ms())
         if not ready:
             crew.fork_spare()
         for fd, _ in ready:
@@ -70,7 +70,8 @@ def serve(requests_fd: int, results_fd: int, outset: Outset, nofile: "tuple[int,
                     if number:
                         crew.signal(command_id, number)
                     else:
-                        crew.assign(command_id)
+                        crew.pace.add(command_id)
+        crew.begin()
 
 
 def _open_fds() -> "list[int]":
@@ -109,21 +110,33 @@ class Crew:
         self._spare: list[int] = []  # pids
         self._berths: list[int] = []  # that are free, below the highest that was ever taken
         self._spares_at_most = len(os.sched_getaffinity(0))
+        self.pace = Pace(len(os.sched_getaffinity(0)))
         self._cannot_fork = False
         self._above_all_fds = max(_open_fds()) + 1
 
-    def wants_spares(self) -> bool:
-        """True while there is a worker to be forked ahead."""
+    def wait_ms(self) -> "int | None":
+        """How long to sleep if nothing happens; None: for ever. Workers are forked ahead when nothing else is to do."""
+        until_next_ms = self.pace.wait_ms()
+        return 0 if until_next_ms is None and self._wants_spares() else until_next_ms
+
+    def _wants_spares(self) -> bool:
         return len(self._spare) < self._spares_at_most and not self._cannot_fork
 
     def fork_spare(self) -> None:
-        """Fork a worker for a command to come."""
+        """Fork a worker for a command to come, if one is missing and none waits."""
+        if self.pace.wait_ms() is not None or not self._wants_spares():
+            return
         try:
             self._spare.append(self._fork(None))
         except OSError:
             self._cannot_fork = True  # until one has ended; meanwhile commands try for themselves
 
-    def assign(self, command_id: int) -> None:
+    def begin(self) -> None:
+        """Begin the commands whose turn it is."""
+        for command_id in self.pace.turns():
+            self._assign(command_id)
+
+    def _assign(self, command_id: int) -> None:
         """Give the command to a spare worker, or to a new one."""
         while self._spare:
             pid = self._spare.pop()
@@ -137,7 +150,12 @@ class Crew:
         try:
             self._fork(command_id)
         except OSError as error:
-            os.write(self._results_fd, _RESULT.pack(command_id, -(error.errno or 1)))
+            self._tell(command_id, -(error.errno or 1))
+
+    def _tell(self, command_id: int, result: int) -> None:
+        """Tell the supervisor what became of the command's worker."""
+        self.pace.ended(command_id)
+        os.write(self._results_fd, _RESULT.pack(command_id, result))
 
     def signal(self, command_id: int, number: int) -> None:
         """Send a signal to the worker that has the command. Its pid is its own: it is our child, and not reaped."""
@@ -185,7 +203,7 @@ class Crew:
         for (pid,) in DONE.iter_unpack(os.read(self.done_fd, DONE.size * 512)):
             hand = self._hands.get(pid)
             if hand is not None and hand.command_id is not None:
-                os.write(self._results_fd, _RESULT.pack(hand.command_id, 0))
+                self._tell(hand.command_id, 0)
                 hand.command_id = None
                 self._spare.append(pid)
 
@@ -203,7 +221,7 @@ class Crew:
             if pid in self._spare:
                 self._spare.remove(pid)
             if hand.command_id is not None:
-                os.write(self._results_fd, _RESULT.pack(hand.command_id, status))
+                self._tell(hand.command_id, status)
 
 
 class Forker:

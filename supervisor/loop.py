@@ -38,6 +38,7 @@ from supervisor.api_process import ApiProcess
 from supervisor.child import SILENT_AFTER_S, Child, PendingStop
 from supervisor.fallen import ROUND_PAUSE_S, Fallen, conclude
 from supervisor.forker import Forker
+from supervisor.gathering import Gathering
 from supervisor.kin import Kin
 from supervisor.log import Log, how_it_ended
 from supervisor.survivors import Survivors, say_unkillable
@@ -74,6 +75,7 @@ class Supervisor:
         self._early_stops: dict[int, list[PendingStop]] = {}  # of commands that nobody has ordered us to run yet
         self._changed: dict[int, None] = {}  # ids the API has to hear of, in order
         self._poll = select.poll()
+        self._gathering = Gathering(self._poll, clock)
         self._pidfds: dict[int, int] = {}  # pidfd → id, of adopted workers
         self._shutdown_signals = 0
         self._said_left: int | None = None  # how many commands the log last said to be left, while shutting down
@@ -102,6 +104,7 @@ class Supervisor:
         self._kin.remove_groups()
         self._send_changes()
         self._shut_down()
+        self._gathering.end_turn()
 
     # Waiting
 
@@ -109,22 +112,19 @@ class Supervisor:
         self._wake_fd, _ = linux.wake_on_signals()
         # Both directions, so that it never comes to its end when no worker has it open.
         self._reports_fd = os.open(self._places.reports, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        for fd in (self._wake_fd, self._reports_fd, self._forker.results_fd):
-            self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._wake_fd, select.POLLIN)
+        for fd in (self._reports_fd, self._forker.results_fd):
+            self._gathering.watch(fd)
 
     def _wait(self) -> None:
         """Sleep until something happens or is due, and take in what needs no decision."""
         for fd, _ in self._poll.poll(self._timeout_ms()):
             if fd == self._wake_fd:
                 self._take_signals()
-            elif fd == self._reports_fd:
-                for command_id, ended in control.parse_reports(os.read(self._reports_fd, 4096)).items():
-                    self._changed[command_id] = None
-                    if ended and (child := self._children.get(command_id)) is not None:
-                        child.end_told = True
             elif fd in self._pidfds:
                 self.adopted_ended(fd)
-            # Orders and results are taken by the loop, whether this or something else woke it.
+        # Reports, orders and results are taken whether they or something else woke us.
+        self._take_reports()
 
     def _timeout_ms(self) -> int | None:
         due = self.due()
@@ -134,8 +134,7 @@ class Supervisor:
         """When there is something to do even if nothing happens; None: never."""
         now = self._clock()
         due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
-        if (at := self._kin.due()) is not None:
-            due.append(at)
+        due += [at for at in (self._kin.due(), self._gathering.until) if at is not None]
         for child in self._children.values():
             due += [at for at in (child.silent_at, child.timeout_due, child.hurry_at) if at is not None]
             for stop in child.undelivered()[:1]:
@@ -271,6 +270,17 @@ class Supervisor:
     def _fork(self, command_id: int) -> None:
         if self._to_fork or not self._forker.fork_worker(command_id):
             self._to_fork.append(command_id)
+
+    def _take_reports(self) -> None:
+        try:
+            reports = control.parse_reports(os.read(self._reports_fd, 4096))
+        except BlockingIOError:
+            return
+        self._gathering.came(len(reports))
+        for command_id, ended in reports.items():
+            self._changed[command_id] = None
+            if ended and (child := self._children.get(command_id)) is not None:
+                child.end_told = True
 
     def _take_results(self) -> None:
         for command_id, status in self._forker.results():
