@@ -47,6 +47,16 @@ class _Arrival:
     id: int = 0  # until its row is on its way
     asker: Asker | None = field(default_factory=asker.current)
 
+    def accept(self, outcome: Command | Holder) -> None:
+        """Tell the client, if it still waits."""
+        if not self.accepted.done():
+            self.accepted.set_result(outcome)
+
+    def refuse(self, problem: Unavailable) -> None:
+        """Tell the client that it is not accepted, if it still waits."""
+        if not self.accepted.done():
+            self.accepted.set_exception(problem)
+
 
 class Handover:
     """Accepts commands and hands them over. ``open`` must have learnt from the database what waits already."""
@@ -107,19 +117,22 @@ class Handover:
         if self._waiting + coming >= self._config.max_queued + self._free():
             detail = f"{self._config.max_queued} commands are waiting already."
             raise QueueFull(detail, headers={"Retry-After": "5"})
-        arrival = _Arrival(command, asyncio.get_running_loop().create_future(), once)
+        loop = asyncio.get_running_loop()
+        arrival = _Arrival(command, loop.create_future(), once)
         self._arrivals.append(arrival)
         self._wake.set()
-        # Not wait_for: a database that hangs would hold up the cancelling as well.
-        done, _ = await asyncio.wait({arrival.accepted}, timeout=ACCEPT_WITHIN_S)
-        if not done:
-            self._give_up(arrival)
-            raise Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"})
-        return arrival.accepted.result()
+        timer = loop.call_later(ACCEPT_WITHIN_S, self._give_up, arrival)
+        try:
+            return await arrival.accepted
+        finally:
+            timer.cancel()
 
     def _give_up(self, arrival: _Arrival) -> None:
-        """See to it that it never runs: its client is about to be told 503."""
+        """See to it that it never runs, and tell its client so; unless that has been told this moment, or is gone."""
+        if arrival.accepted.done():
+            return
         arrival.answered = True
+        arrival.refuse(Unavailable("PostgreSQL does not answer.", headers={"Retry-After": "2"}))
         if arrival.id:
             self._doubtful.add([arrival.id])
         elif arrival in self._arrivals:
@@ -208,7 +221,7 @@ class Handover:
             for arrival in batch:
                 if not arrival.answered:
                     problem = Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
-                    arrival.accepted.set_exception(problem)
+                    arrival.refuse(problem)
             raise
         finally:
             self._being_written = []
@@ -223,7 +236,7 @@ class Handover:
                 self._waiting += 1
             else:
                 self.hand_over(command)
-            arrival.accepted.set_result(command)
+            arrival.accept(command)
 
     async def _number(self, batch: list[_Arrival]) -> None:
         """Give each its id."""
@@ -257,7 +270,7 @@ class Handover:
     def _answer_with(self, holder: Holder | None, arrival: _Arrival) -> None:
         """Answer who came with a key that another command has, if that command is certain; else try it again."""
         if holder is not None and self.is_certain(holder.command_id):
-            arrival.accepted.set_result(holder)
+            arrival.accept(holder)
         else:
             arrival.id = 0
             self._arrivals.appendleft(arrival)

@@ -33,8 +33,13 @@ class Condition:
             os.sched_getaffinity(0),
             linux.io_priority(),
             [os.pread(fd, 4096, 0) for fd in self._files],
-            os.listdir("/proc/self/fd"),
+            _descriptors(),
         ]
+
+
+def _descriptors() -> object:
+    """How many there are, which Linux tells from 6.2 on (proc_pid_fd(5)) at a tenth of the price of all their names."""
+    return os.stat("/proc/self/fd").st_size or os.listdir("/proc/self/fd")
 
 
 def _open(path: str) -> int:
