@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,7 @@ import psycopg
 
 from tests.conftest import StartService
 from tests.postgres import PostgresServer
-from tests.processes import Command, Service, eventually
+from tests.processes import TOKEN, Command, Service, eventually
 
 
 def _refused(service: Service, script: str) -> float:
@@ -80,6 +82,38 @@ def test_while_postgresql_is_frozen_everything_live_works(
     assert not ran.exists()
     late = [one for one in service.page() if str(ran) in one.script]
     assert {(one.status, one.reason) for one in late} <= {("stopped", "not_accepted")}
+
+
+def test_a_client_that_hangs_up_while_its_row_is_written_disturbs_nobody(
+    own_service: StartService, database_url: str, tmp_path: Path
+) -> None:
+    """What was asked for is accepted, as it may have been the moment before, and so are the others of its commit."""
+    service = own_service(database_url=database_url).start()
+    api = service.pid("bashd: api")
+    ran = tmp_path / "ran"
+    body = json.dumps({"script": f"touch {ran}"})
+    waiting = "select count(*) from pg_locks where not granted and relation = 'commands'::regclass"
+    with psycopg.connect(database_url) as holder, psycopg.connect(database_url, autocommit=True) as onlooker:
+        holder.execute("lock table commands in share mode")
+        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as connection:
+            connection.sendall(
+                f"POST /v1/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            )
+            eventually(lambda: onlooker.execute(waiting).fetchone() == (1,))
+            from_port = connection.getsockname()[1]
+        eventually(lambda: not _has_connection(from_port, int(service.url.rpartition(":")[2])))
+        holder.rollback()
+
+    eventually(ran.exists)
+    assert service.done("echo next").status == "succeeded"
+    assert service.pid("bashd: api") == api
+
+
+def _has_connection(from_port: int, to_port: int) -> bool:
+    """True while the server has its end of this connection (proc_pid_net(5))."""
+    ends = [line.split()[1:3] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [to_port, from_port] in [[int(end.rpartition(":")[2], 16) for end in pair] for pair in ends]
 
 
 def test_what_ends_while_postgresql_is_away_is_written_when_it_is_back(
