@@ -66,10 +66,10 @@ class Line:
 def _arguments() -> argparse.Namespace:
     parser = report.parser("throughput", __doc__)
     parser.add_argument("--clients", type=int, nargs="+", default=[4, 16, 64])
-    parser.add_argument("--count", type=int, help="commands a round (1000; with --quick 100)")
+    parser.add_argument("--count", type=int, help="commands a round (2000; with --quick 100)")
     parser.add_argument("--commands-per-worker", type=int, nargs="+", default=[1, 100])
     arguments = parser.parse_args()
-    arguments.count = arguments.count or (100 if arguments.quick else 1000)
+    arguments.count = arguments.count or (100 if arguments.quick else 2000)
     return arguments
 
 
