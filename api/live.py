@@ -332,6 +332,7 @@ class Lives:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._by_id: dict[int, Live] = {}
+        self._running: set[int] = set()  # ids of those that have not ended
         self._arrived = asyncio.Event()
         self._turns: dict[int, set[asyncio.Future[None]]] = {}  # of those who wait for commands that wait
         self.on_change: Callable[[Command], None] = lambda _command: (
@@ -350,7 +351,7 @@ class Lives:
 
     def running(self) -> int:
         """How many have not ended."""
-        return sum(not live.ended for live in self._by_id.values())
+        return len(self._running)
 
     def statuses(self) -> dict[int, str]:
         """The status that each really has."""
@@ -363,7 +364,8 @@ class Lives:
 
     def add(self, command: Command) -> Live:
         """Begin to follow a command's journal; raises ``FileNotFoundError`` without one."""
-        live = self._by_id[command.id] = Live(command, self._places.journal(command.id), self.on_change)
+        live = self._by_id[command.id] = Live(command, self._places.journal(command.id), self._note)
+        self._running.add(command.id)
         self._arrived.set()
         self.announce(command.id)
         return live
@@ -371,7 +373,14 @@ class Lives:
     def remove(self, live: Live) -> None:
         """Stop following: its final row is committed, or it never was a command."""
         del self._by_id[live.id]
+        self._running.discard(live.id)
         live.remove()
+
+    def _note(self, command: Command) -> None:
+        """The condition of a live command is another."""
+        if self._by_id[command.id].ended:
+            self._running.discard(command.id)
+        self.on_change(command)
 
     async def arrival(self) -> None:
         """Wait until there is a live command."""

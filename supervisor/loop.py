@@ -68,6 +68,8 @@ class Supervisor:
         self._fault = Fault(config.fault, self._places)
         self._log = Log("supervisor", config.log_format, trace_of=self._trace_of)
         self._children: dict[int, Child] = {}
+        self._asked: dict[int, Child] = {}  # those of them that are to stop
+        self._no_timeout_before: float | None = None  # of any child, be it one that has gone since; None: there is none
         self._fallen: dict[int, Fallen] = {}
         self._survivors = Survivors()
         self._to_fork: deque[int] = deque()  # the forker is behind
@@ -134,9 +136,10 @@ class Supervisor:
         """When there is something to do even if nothing happens; None: never."""
         now = self._clock()
         due = [*self._to_examine.values(), *(one.next_round for one in self._fallen.values())]
-        due += [at for at in (self._kin.due(), self._gathering.until) if at is not None]
-        for child in self._children.values():
-            due += [at for at in (child.silent_at, child.timeout_due, child.hurry_at) if at is not None]
+        times = (self._kin.due(), self._gathering.until, self._no_timeout_before)
+        due += [at for at in times if at is not None]
+        for child in self._asked.values():
+            due += [at for at in (child.silent_at, child.hurry_at) if at is not None]
             for stop in child.undelivered()[:1]:
                 # Soon at first, for a worker makes its control pipe when it is told that it is wanted.
                 waited_s = now - (stop.by_signal_at - BY_SIGNAL_AFTER_S)
@@ -193,7 +196,7 @@ class Supervisor:
         self._api.ended()
         # Who asked has been cut off, and the next API counts its tickets from one again.
         self._early_stops.clear()
-        for child in self._children.values():
+        for child in self._asked.values():
             for stop in child.stops:
                 stop.ticket = None
 
@@ -264,6 +267,8 @@ class Supervisor:
 
     def _add(self, child: Child) -> None:
         self._children[child.id] = child
+        if child.timeout_due is not None:
+            self._no_timeout_before = min(self._no_timeout_before or child.timeout_due, child.timeout_due)
         for stop in self._early_stops.pop(child.id, ()):
             self._stop(child.id, stop)
 
@@ -306,6 +311,9 @@ class Supervisor:
 
     def _forget(self, child: Child) -> None:
         del self._children[child.id]
+        self._asked.pop(child.id, None)
+        if not self._children:
+            self._no_timeout_before = None
         for stop in child.undelivered():
             self._answer(stop)  # there is nobody left to be told
         if child.pidfd is not None:
@@ -415,6 +423,7 @@ class Supervisor:
             self._stop_unknown(command_id, stop)
             return
         child.stops.append(stop)
+        self._asked[child.id] = child
         stop.by_signal_at = self._clock() + BY_SIGNAL_AFTER_S
         due = self._clock() + stop.grace_s + SILENT_AFTER_S
         child.silent_at = due if child.silent_at is None else min(child.silent_at, due)
@@ -430,7 +439,7 @@ class Supervisor:
         self._examine(command_id, None)
 
     def _deliver_stops(self) -> None:
-        for child in self._children.values():
+        for child in self._asked.values():
             for stop in child.undelivered():
                 stop.delivered = control.send_stop(
                     self._places.control(child.id),
@@ -482,21 +491,27 @@ class Supervisor:
     def _look_after_silent(self) -> None:
         """The second timer of each command: when the worker is stopped or silent past its time, we stop it."""
         now = self._clock()
-        for child in list(self._children.values()):
+        for child in list(self._asked.values()):
             if child.hurry_at is not None and now >= child.hurry_at:
                 self._kin.signal_worker(child.id, child.pidfd, control.HURRY_SIGNAL)
                 child.hurry_at = None
             if child.silent_at is not None and now >= child.silent_at:
                 self._take_over_if_silent(child, child.stops[0])
                 child.silent_at = now + SILENT_AFTER_S
-            elif child.timeout_due is not None and now >= child.timeout_due:
-                self._take_over_if_silent(child, PendingStop(signal.SIGTERM, child.grace_s, "timeout", None))
-                child.timeout_due = now + SILENT_AFTER_S
+        if self._no_timeout_before is not None and now >= self._no_timeout_before:
+            for child in list(self._children.values()):
+                if child.timeout_due is not None and now >= child.timeout_due:
+                    self._take_over_if_silent(child, PendingStop(signal.SIGTERM, child.grace_s, "timeout", None))
+                    child.timeout_due = now + SILENT_AFTER_S
+            timeouts = (child.timeout_due for child in self._children.values())
+            self._no_timeout_before = min((due for due in timeouts if due is not None), default=None)
 
     def _trace_of(self, command_id: int) -> str | None:
         return story.traceparent(self._places.journal(command_id))
 
     def _take_over_if_silent(self, child: Child, stop: PendingStop) -> None:
+        if child.taken_over is not None:
+            return  # its worker has been killed; who collects it says what comes next
         path = self._places.journal(child.id)
         try:
             facts, _ = story.read(path)
@@ -504,7 +519,7 @@ class Supervisor:
             # Recorded and deleted, and its worker tidies up. Or nobody can tell what that did, but its time is over.
             if self._is_gone() and self._kin.signal_worker(child.id, child.pidfd, signal.SIGKILL):
                 self._log.error("the supervisor ends a worker without a journal, and its command", command=child.id)
-                child.taken_over = child.taken_over or stop
+                child.taken_over = stop
             return
         if facts.ended is not None or facts.worker is None:
             return
@@ -513,7 +528,7 @@ class Supervisor:
         silent = unheard or self._kin.is_paused(facts)
         if silent and self._kin.kill_worker(path, facts):
             self._log.error("the worker is silent; the supervisor ends it and its command", command=child.id)
-            child.taken_over = child.taken_over or stop
+            child.taken_over = stop
 
     # After the death of a worker
 

@@ -60,6 +60,14 @@ def test_the_environment_is_clean(spoilt: Service, user_fields: dict[str, str]) 
         assert variables["USER"] == "daemon"
 
 
+def test_the_bash_that_runs_it_is_named_to_every_user(spoilt: Service, user_fields: dict[str, str]) -> None:
+    """Whatever the login shell of that user is."""
+    command = spoilt.done('readlink -f "$SHELL" "/proc/$$/exe"; "$SHELL" -c "echo another"', **user_fields)
+
+    shell, itself, another = spoilt.output(command).decode().splitlines()
+    assert (shell, another) == (itself, "another")
+
+
 def test_the_descriptors_are_three_and_the_scripts_own(spoilt: Service, mark: str, user_fields: dict[str, str]) -> None:
     """A program sees 0, 1, 2 and that of the script, and nothing of ours."""
     command = spoilt.run(f"sleep {mark}", **user_fields)

@@ -35,10 +35,10 @@ def main() -> int:
     """Measure, print one table."""
     parser = report.parser("peers", __doc__)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--count", type=int, help="commands a round (1500; with --quick 100)")
+    parser.add_argument("--count", type=int, help="commands a round (2000; with --quick 100)")
     parser.add_argument("--cache", type=Path, metavar="DIRECTORY", help="where peers stay installed, for another run")
     arguments = parser.parse_args()
-    arguments.count = arguments.count or (100 if arguments.quick else 1500)
+    arguments.count = arguments.count or (100 if arguments.quick else 2000)
     missing: dict[str, str] = {}
     with ExitStack() as stack:
         peers = {**_bashds(stack), **_others(stack, arguments.cache, missing)}
