@@ -377,8 +377,9 @@ class Lives:
         live.remove()
 
     def _note(self, command: Command) -> None:
-        """The condition of a live command is another."""
-        if self._by_id[command.id].ended:
+        """The condition of a command is another. It may have been removed, and somebody still reads its journal."""
+        live = self._by_id.get(command.id)
+        if live is not None and live.ended:
             self._running.discard(command.id)
         self.on_change(command)
 
