@@ -212,6 +212,10 @@ class Handover:
                 # Else a key would be found with a command that is about to be refused.
                 await self.refuse_doubtful()
             await self._number(batch)
+            # From here on each has an id by which it can be refused. Who was told 503 meanwhile does not get that far.
+            batch[:] = [arrival for arrival in batch if not arrival.answered]
+            if not batch:
+                return
             commands = self._in_turn(batch)
             self._fault.die_at("before_row")
             holders = await self._write(batch, commands)

@@ -399,12 +399,8 @@ class Supervisor:
         assert facts.spec is not None
         if child is None:
             child = Child(command_id, facts.spec["grace_s"], None)
-            if facts.spec["timeout_s"] is not None:
-                # By a clock that nobody sets, and that all processes of one boot share (clock_gettime(2)).
-                began = facts.worker.get("monotonic_s", self._clock()) if facts.worker else self._clock()
-                child.timeout_due = max(
-                    began + facts.spec["timeout_s"] + child.grace_s + SILENT_AFTER_S, self._clock() + SILENT_AFTER_S
-                )
+            if (due := _timeout_due(facts, began=self._clock())) is not None:
+                child.timeout_due = max(due, self._clock() + SILENT_AFTER_S)
             self._add(child)
         child.pidfd, child.story = pidfd, facts
         self._pidfds[pidfd] = command_id
@@ -501,10 +497,20 @@ class Supervisor:
         if self._no_timeout_before is not None and now >= self._no_timeout_before:
             for child in list(self._children.values()):
                 if child.timeout_due is not None and now >= child.timeout_due:
-                    self._take_over_if_silent(child, PendingStop(signal.SIGTERM, child.grace_s, "timeout", None))
-                    child.timeout_due = now + SILENT_AFTER_S
+                    child.timeout_due = self._look_after_timeout(child, now)
             timeouts = (child.timeout_due for child in self._children.values())
             self._no_timeout_before = min((due for due in timeouts if due is not None), default=None)
+
+    def _look_after_timeout(self, child: Child, now: float) -> float:
+        """The time since the order of a command is over: end it if its worker is silent. Returns when to look again."""
+        try:
+            due = _timeout_due(story.read(self._places.journal(child.id))[0], began=float("-inf"))
+        except FileNotFoundError:
+            due = None
+        if due is not None and now < due:
+            return due  # it waited for its worker, and has all its time from then on
+        self._take_over_if_silent(child, PendingStop(signal.SIGTERM, child.grace_s, "timeout", None))
+        return now + SILENT_AFTER_S
 
     def _trace_of(self, command_id: int) -> str | None:
         return story.traceparent(self._places.journal(command_id))
@@ -647,6 +653,18 @@ class Supervisor:
         for child in self._children.values() if self._config.on_shutdown == "stop" else ():
             self._stop(child.id, PendingStop(signal.SIGKILL, 0.0, "shutdown", None))
         self._deliver_stops()
+
+
+def _timeout_due(facts: story.Story, *, began: float) -> float | None:
+    """When the worker that took a command should have dealt with its timeout; None when there is none, or nobody has.
+
+    By a clock that nobody sets, and that all processes of one boot share (clock_gettime(2)). ``began``: when it was
+    taken, of a journal of an earlier version that does not say it.
+    """
+    if facts.spec is None or facts.worker is None or facts.spec["timeout_s"] is None:
+        return None
+    began = facts.worker.get("monotonic_s", began)
+    return float(began + facts.spec["timeout_s"] + facts.spec["grace_s"] + SILENT_AFTER_S)
 
 
 def _is_death(status: int | None) -> bool:

@@ -84,10 +84,30 @@ def test_while_postgresql_is_frozen_everything_live_works(
     assert {(one.status, one.reason) for one in late} <= {("stopped", "not_accepted")}
 
 
+def test_a_command_that_was_refused_before_it_had_an_id_never_runs(
+    own_service: StartService, server: PostgresServer, tmp_path: Path
+) -> None:
+    """The first one of a service, whose ids PostgreSQL has yet to reserve when it freezes; nor after another start."""
+    service = own_service(database_url=server.new_database()).start()
+    ran = tmp_path / "ran"
+    server.freeze()
+    _refused(service, f"touch {ran}")
+    server.thaw()
+    eventually(service.is_ready, within_s=10)
+
+    assert service.done("echo new").status == "succeeded"
+    assert service.terminate() == 0
+    service.start()
+    assert service.done("echo newer").status == "succeeded"
+    late = [one for one in service.page() if str(ran) in one.script]
+    assert {(one.status, one.reason) for one in late} <= {("stopped", "not_accepted")}
+    assert not ran.exists()
+
+
 def test_a_client_that_hangs_up_while_its_row_is_written_disturbs_nobody(
     own_service: StartService, database_url: str, tmp_path: Path
 ) -> None:
-    """What was asked for is accepted, as it may have been the moment before, and so are the others of its commit."""
+    """What was asked for is accepted, as it may have been the moment before, unless it took too long to hang up."""
     service = own_service(database_url=database_url).start()
     api = service.pid("bashd: api")
     ran = tmp_path / "ran"
@@ -105,8 +125,9 @@ def test_a_client_that_hangs_up_while_its_row_is_written_disturbs_nobody(
         eventually(lambda: not _has_connection(from_port, int(service.url.rpartition(":")[2])))
         holder.rollback()
 
-    eventually(ran.exists)
     assert service.done("echo next").status == "succeeded"
+    [asked] = [one for one in service.page() if str(ran) in one.script]
+    eventually(lambda: (service.get(asked).status, ran.exists()) in [("succeeded", True), ("stopped", False)])
     assert service.pid("bashd: api") == api
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,6 +27,7 @@ from supervisor.api_process import ApiProcess
 from supervisor.child import SILENT_AFTER_S
 from supervisor.fallen import Fallen
 from supervisor.forker import Forker
+from supervisor.gathering import GATHER_S
 from supervisor.kin import Kin
 from supervisor.loop import Supervisor
 from supervisor.restart import Restart
@@ -313,8 +315,9 @@ class World(RuleBasedStateMachine):
         return story.read(self.places.journal(command_id))[0]
 
     def may_be_ended(self, worker: Worker) -> bool:
-        run = self.ordered[worker.id]
-        overdue = run.timeout_s is not None
+        run, taken = self.ordered[worker.id], self.of(worker.id).worker
+        assert taken is not None
+        overdue = run.timeout_s is not None and self.now > taken["monotonic_s"] + run.timeout_s + run.grace_s
         told_to_go = self.told_to_go and self.config.on_shutdown == "stop"
         return worker.id in self.ever_asked or overdue or told_to_go
 
@@ -595,6 +598,42 @@ def test_a_worker_is_given_time_beyond_its_own_deadlines(tmp_path: Path) -> None
         ended = world.of(1).ended
         assert ended is not None
         assert (ended["status"], ended["reason"]) == ("failed", "timeout")
+    finally:
+        world.teardown()
+
+
+def test_a_command_that_waited_for_its_worker_has_all_its_time_from_then_on(tmp_path: Path) -> None:
+    """A crowd before it, or a disk that took nothing: that is not its time."""
+    del tmp_path
+    world = World()
+    try:
+        world.begin()
+        world.order_a_command(timeout_s=5.0, grace_s=0.0)
+        world.tick(5.0 + SILENT_AFTER_S - 0.1)
+        world.be_born(world.forker.requests.popleft(), listens=True)
+        world.workers[1].say(journal.STARTED, world.now_ns, {"pid": 1 << 23, "start_time": 1})
+
+        world.tick(0.2)
+        assert 1 in world.workers
+        world.tick(5.0 + SILENT_AFTER_S - 0.3)
+        assert 1 in world.workers
+        world.tick(0.2)
+        assert 1 not in world.workers
+    finally:
+        world.teardown()
+
+
+def test_news_that_gathers_is_taken_when_its_time_has_come(tmp_path: Path) -> None:
+    """The loop wakes for it by itself, and then sleeps again."""
+    del tmp_path
+    world = World()
+    try:
+        world.begin()
+        world.supervisor._gathering.came(2)
+        world.supervisor.act()
+        assert world.supervisor.due() == pytest.approx(world.now + GATHER_S)
+        world.tick(GATHER_S)
+        assert world.supervisor.due() is None
     finally:
         world.teardown()
 
