@@ -7,7 +7,7 @@ import pwd
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from tests import engine, processes
 from tests.ordinary import Ordinary, python_for
 from tests.postgres import PostgresServer
 from tests.processes import REPOSITORY, Service, eventually
+
+LOG_SHOWN = 4000  # characters
 
 StartService = Callable[..., Service]
 
@@ -67,6 +69,16 @@ def service(place: Path) -> Iterator[Service]:
     """The service that tests share which neither kill nor configure it, with the embedded PostgreSQL."""
     with Service(place / "shared", max_running=64).start() as service:
         yield service
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the shared service said, when a test fails that used it: what is rare has to be understood at once."""
+    report = yield
+    used = item.funcargs.get("service")
+    if report.failed and isinstance(used, Service):
+        report.sections.append(("log of the service", used.log[-LOG_SHOWN:]))
+    return report
 
 
 @pytest.fixture
