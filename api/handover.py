@@ -198,11 +198,7 @@ class Handover:
 
     async def _take_in(self) -> None:
         """One commit for all that have arrived by now."""
-        batch: list[_Arrival] = []
-        while self._arrivals and len(batch) < BATCH_COMMANDS:
-            arrival = self._arrivals.popleft()
-            if not arrival.answered:
-                batch.append(arrival)
+        batch = [self._arrivals.popleft() for _ in range(min(len(self._arrivals), BATCH_COMMANDS))]
         self._crowded = len(batch) > 1
         if not batch:
             return
@@ -223,9 +219,7 @@ class Handover:
             if not isinstance(error, NeverSent):
                 self._doubtful.add([one.id for one in batch if one.id and not one.answered])
             for arrival in batch:
-                if not arrival.answered:
-                    problem = Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"})
-                    arrival.refuse(problem)
+                arrival.refuse(Unavailable(f"PostgreSQL is away: {first_line(error)}", headers={"Retry-After": "2"}))
             raise
         finally:
             self._being_written = []

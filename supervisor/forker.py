@@ -109,8 +109,9 @@ class Crew:
         self._hands: dict[int, _Hand] = {}  # by pid
         self._spare: list[int] = []  # pids
         self._berths: list[int] = []  # that are free, below the highest that was ever taken
-        self._spares_at_most = len(os.sched_getaffinity(0))
-        self.pace = Pace(len(os.sched_getaffinity(0)))
+        processors = len(os.sched_getaffinity(0))
+        self._spares_at_most = processors
+        self.pace = Pace(processors)
         self._cannot_fork = False
         self._above_all_fds = max(_open_fds()) + 1
 
