@@ -338,6 +338,11 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
     # Its processes
 
     def pids(self, prefix: str) -> list[int]:

@@ -52,7 +52,7 @@ def test_without_the_token_nothing_is_told(service: Service, method: str, path: 
 
 def test_a_stranger_cannot_make_us_read_a_body(service: Service) -> None:
     """The 401 comes though a body of gigabytes was announced and none of it was sent."""
-    port = int(service.url.rpartition(":")[2])
+    port = service.port
 
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(

@@ -115,14 +115,14 @@ def test_a_client_that_hangs_up_while_its_row_is_written_disturbs_nobody(
     waiting = "select count(*) from pg_locks where not granted and relation = 'commands'::regclass"
     with psycopg.connect(database_url) as holder, psycopg.connect(database_url, autocommit=True) as onlooker:
         holder.execute("lock table commands in share mode")
-        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
             connection.sendall(
                 f"POST /v1/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
             )
             eventually(lambda: onlooker.execute(waiting).fetchone() == (1,))
             from_port = connection.getsockname()[1]
-        eventually(lambda: not _has_connection(from_port, int(service.url.rpartition(":")[2])))
+        eventually(lambda: not _has_connection(from_port, service.port))
         holder.rollback()
 
     assert service.done("echo next").status == "succeeded"

@@ -51,7 +51,7 @@ def unharmed(attacked: Service) -> Iterator[None]:
 
 def _sent(service: Service, request: str) -> bytes:
     """What is answered to these bytes; all that comes until the connection is closed, or nothing more comes."""
-    port = int(service.url.rpartition(":")[2])
+    port = service.port
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         with contextlib.suppress(ConnectionError):  # it may be refused before it was read to its end
@@ -200,7 +200,7 @@ def test_what_a_refusal_repeats_breaks_out_of_nothing(attacked: Service, value: 
 
 def test_slow_bodies_and_half_open_connections_hold_up_nobody(attacked: Service) -> None:
     """A thousand of them: others are served meanwhile, and the memory stays within bounds."""
-    port = int(attacked.url.rpartition(":")[2])
+    port = attacked.port
     api = attacked.pid("bashd: api")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -222,7 +222,7 @@ def test_what_is_done_while_postgres_is_away_is_written_when_it_is_back(
 def test_nobody_gets_past_it_by_hanging_up(service: Service) -> None:
     """What was begun has its entry, though nobody waits for the answer any more."""
     command = service.started(service.run("sleep 1000", stdin_open=True))
-    port = int(service.url.rpartition(":")[2])
+    port = service.port
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(
             f"POST /v1/commands/{command.id}/stdin HTTP/1.1\r\nHost: 127.0.0.1\r\n"

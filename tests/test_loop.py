@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 from collections import deque
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -554,106 +554,87 @@ World.TestCase.settings = settings(
 TestHistories = World.TestCase
 
 
-def test_a_stop_is_answered_only_when_it_would_survive_the_supervisor(tmp_path: Path) -> None:
+@pytest.fixture
+def world() -> Iterator[World]:
+    """One that has begun, and in which nothing was ordered yet."""
+    world = World()
+    try:
+        world.begin()
+        yield world
+    finally:
+        world.teardown()
+
+
+def test_a_stop_is_answered_only_when_it_would_survive_the_supervisor(world: World) -> None:
     """It lies in the control pipe then; before, the worker does not listen and the answer waits."""
-    del tmp_path
-    world = World()
-    try:
-        world.begin()
-        world.order_a_command(timeout_s=None, grace_s=5.0)
-        world.be_born(world.forker.requests.popleft(), listens=False)
+    world.order_a_command(timeout_s=None, grace_s=5.0)
+    world.be_born(world.forker.requests.popleft(), listens=False)
 
-        world.api.orders.orders.append(Stop(1, 1, 15, 5.0, 0))
-        world.ever_asked.add(1)
-        world.act()
-        assert world.answered == set()
+    world.api.orders.orders.append(Stop(1, 1, 15, 5.0, 0))
+    world.ever_asked.add(1)
+    world.act()
+    assert world.answered == set()
 
-        world.workers[1].listen()
-        world.act()
-        assert world.answered == {1}
-        world.workers[1].hear()
-        assert [stop["reason"] for stop in world.workers[1].told] == ["client"]
-    finally:
-        world.teardown()
+    world.workers[1].listen()
+    world.act()
+    assert world.answered == {1}
+    world.workers[1].hear()
+    assert [stop["reason"] for stop in world.workers[1].told] == ["client"]
 
 
-def test_a_worker_is_given_time_beyond_its_own_deadlines(tmp_path: Path) -> None:
+def test_a_worker_is_given_time_beyond_its_own_deadlines(world: World) -> None:
     """The supervisor's second timer comes after the worker's: timeout, then grace, then some seconds more."""
-    del tmp_path
-    world = World()
-    try:
-        world.begin()
-        world.order_a_command(timeout_s=5.0, grace_s=5.0)
-        world.be_born(world.forker.requests.popleft(), listens=True)
-        world.workers[1].paused = True
+    world.order_a_command(timeout_s=5.0, grace_s=5.0)
+    world.be_born(world.forker.requests.popleft(), listens=True)
+    world.workers[1].paused = True
 
-        world.tick(10.0 + SILENT_AFTER_S - 0.1)
-        assert 1 in world.workers
-        world.tick(0.2)
-        assert 1 not in world.workers
-        world.tick(5.0)
-        world.tick(5.0)
-        world.tick(5.0)
+    world.tick(10.0 + SILENT_AFTER_S - 0.1)
+    assert 1 in world.workers
+    world.tick(0.2)
+    assert 1 not in world.workers
+    world.tick(5.0)
+    world.tick(5.0)
+    world.tick(5.0)
 
-        ended = world.of(1).ended
-        assert ended is not None
-        assert (ended["status"], ended["reason"]) == ("failed", "timeout")
-    finally:
-        world.teardown()
+    ended = world.of(1).ended
+    assert ended is not None
+    assert (ended["status"], ended["reason"]) == ("failed", "timeout")
 
 
-def test_a_command_that_waited_for_its_worker_has_all_its_time_from_then_on(tmp_path: Path) -> None:
+def test_a_command_that_waited_for_its_worker_has_all_its_time_from_then_on(world: World) -> None:
     """A crowd before it, or a disk that took nothing: that is not its time."""
-    del tmp_path
-    world = World()
-    try:
-        world.begin()
-        world.order_a_command(timeout_s=5.0, grace_s=0.0)
-        world.tick(5.0 + SILENT_AFTER_S - 0.1)
-        world.be_born(world.forker.requests.popleft(), listens=True)
-        world.workers[1].say(journal.STARTED, world.now_ns, {"pid": 1 << 23, "start_time": 1})
+    world.order_a_command(timeout_s=5.0, grace_s=0.0)
+    world.tick(5.0 + SILENT_AFTER_S - 0.1)
+    world.be_born(world.forker.requests.popleft(), listens=True)
+    world.workers[1].say(journal.STARTED, world.now_ns, {"pid": 1 << 23, "start_time": 1})
 
-        world.tick(0.2)
-        assert 1 in world.workers
-        world.tick(5.0 + SILENT_AFTER_S - 0.3)
-        assert 1 in world.workers
-        world.tick(0.2)
-        assert 1 not in world.workers
-    finally:
-        world.teardown()
+    world.tick(0.2)
+    assert 1 in world.workers
+    world.tick(5.0 + SILENT_AFTER_S - 0.3)
+    assert 1 in world.workers
+    world.tick(0.2)
+    assert 1 not in world.workers
 
 
-def test_news_that_gathers_is_taken_when_its_time_has_come(tmp_path: Path) -> None:
+def test_news_that_gathers_is_taken_when_its_time_has_come(world: World) -> None:
     """The loop wakes for it by itself, and then sleeps again."""
-    del tmp_path
-    world = World()
-    try:
-        world.begin()
-        world.supervisor._gathering.came(2)
-        world.supervisor.act()
-        assert world.supervisor.due() == pytest.approx(world.now + GATHER_S)
-        world.tick(GATHER_S)
-        assert world.supervisor.due() is None
-    finally:
-        world.teardown()
+    world.supervisor._gathering.came(2)
+    world.supervisor.act()
+    assert world.supervisor.due() == pytest.approx(world.now + GATHER_S)
+    world.tick(GATHER_S)
+    assert world.supervisor.due() is None
 
 
-def test_an_adopted_worker_has_all_the_time_it_had(tmp_path: Path) -> None:
+def test_an_adopted_worker_has_all_the_time_it_had(world: World) -> None:
     """What the wall clock says plays no part: here it is decades away from the clock of the workers."""
-    del tmp_path
-    world = World()
-    try:
-        world.begin()
-        world.order_a_command(timeout_s=60.0, grace_s=5.0)
-        world.be_born(world.forker.requests.popleft(), listens=True)
-        world.workers[1].say(journal.STARTED, world.now_ns, {"pid": 1 << 23, "start_time": 1})
-        world.tick(20.0)
+    world.order_a_command(timeout_s=60.0, grace_s=5.0)
+    world.be_born(world.forker.requests.popleft(), listens=True)
+    world.workers[1].say(journal.STARTED, world.now_ns, {"pid": 1 << 23, "start_time": 1})
+    world.tick(20.0)
 
-        world.supervisor_dies(takes_requests_along=True)
-        world.tick(40.0 + 5.0 + SILENT_AFTER_S - 0.1)
-        assert 1 in world.workers
-        world.tick(0.2)
+    world.supervisor_dies(takes_requests_along=True)
+    world.tick(40.0 + 5.0 + SILENT_AFTER_S - 0.1)
+    assert 1 in world.workers
+    world.tick(0.2)
 
-        assert 1 not in world.workers
-    finally:
-        world.teardown()
+    assert 1 not in world.workers

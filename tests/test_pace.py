@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from supervisor.pace import BEGINNING_S, FOR_EACH_PROCESSOR, Pace
+from tests.standing_clock import Clock
 
 AT_ONCE = FOR_EACH_PROCESSOR + 1  # with one processor
-
-
-class Clock:
-    """A clock that stands until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def _pace(waiting: int, clock: Clock | None = None) -> Pace:

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from api import slowdown
 from api.slowdown import Slowdown
-
-
-class Clock:
-    """Goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.standing_clock import Clock
 
 
 def test_the_first_cost_nothing_and_the_others_more_and_more() -> None:
@@ -47,7 +38,7 @@ def test_time_forgives() -> None:
     for _ in range(slowdown.FREE + 10):
         slow.wrong("192.0.2.1")
 
-    clock.now += 11 / slowdown.FORGIVEN_PER_S
+    clock.now_s += 11 / slowdown.FORGIVEN_PER_S
 
     assert slow.wrong("192.0.2.1") == 0
     assert [slow.wrong("192.0.2.1") > 0 for _ in range(2)] == [True, True]

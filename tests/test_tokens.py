@@ -81,7 +81,7 @@ def test_what_looks_needs_read_and_what_changes_needs_run() -> None:
 
 def test_the_scope_is_looked_at_before_the_body(service: Service, of_scope: dict[str, str]) -> None:
     """Who may not run anything cannot make us read sixteen megabytes of it."""
-    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
         connection.sendall(
             b"POST /v1/commands HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             b"Authorization: Bearer %s\r\nContent-Length: 4000000000\r\n\r\n{" % of_scope["read"].encode()
@@ -284,7 +284,7 @@ def test_who_is_wrong_all_the_time_waits_and_holds_up_nobody(own_service: StartS
     """From the same address: while wrong ones wait to be refused, right ones are answered."""
     service = own_service().start()
     secret = new_token(service)["secret"]
-    address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+    address = ("127.0.0.1", service.port)
     with ExitStack() as stack:
         wrong = [stack.enter_context(socket.create_connection(address)) for _ in range(250)]
         for one in wrong:
